@@ -1,0 +1,40 @@
+"""Optional dependencies: which extra installs what, and one clear error when it is missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from nacre.errors import MissingDependency
+
+# Import name of an optional package -> the extra of Nacre that installs it.
+EXTRAS: dict[str, str] = {
+    "torch": "train",
+    "psutil": "train",
+    "pyarrow": "data",
+    "datasketch": "data",
+    "py3langid": "data",
+    "rjieba": "data",
+    "sklearn": "evaluate",
+    "sacrebleu": "evaluate",
+    "rouge_score": "evaluate",
+    "matplotlib": "evaluate",
+    "tensorboard": "tensorboard",
+    "transformers": "transformers",
+}
+
+
+def missing(package: str) -> MissingDependency:
+    """The error to raise when `package` (an import name) is needed and absent."""
+    extra = EXTRAS.get(package)
+    what = f"nacre[{extra}]" if extra else package
+    return MissingDependency(f"the package {package!r} is needed here and is not installed", remedy=f"pip install '{what}'")
+
+
+def require(module: str) -> ModuleType:
+    """Imports `module`; raises MissingDependency with the extra to install when its package is absent."""
+    package = module.partition(".")[0]
+    if find_spec(package) is None:
+        raise missing(package)
+    return import_module(module)
