@@ -1,1 +1,1 @@
-
+"""One task, every tier, one table."""

@@ -1,0 +1,54 @@
+# What a person needs: make demo | test | check | bench | docs | clean
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Installed before everything else, so that a CPU build from a find-links folder is taken where there is one.
+# GPU users choose theirs: make demo TORCH='torch==2.13.0+cu130'
+TORCH ?= torch==2.13.0
+# The demo is bounded to two threads; its store lives beside the recipe's folder, not in the home folder.
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check bench docs clean golden
+.DEFAULT_GOAL := help
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Nacre needs Python 3.11 or newer: make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.use: pyproject.toml | $(BIN)/python
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q '$(TORCH)'
+	$(BIN)/pip install -q -e '.[all]'
+	@touch $@
+
+$(VENV)/.develop: pyproject.toml | $(VENV)/.use
+	$(BIN)/pip install -q -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.use  ## the whole life of a model on the embedded support desk, offline, in minutes
+	$(BIN)/nacre run recipes/demo.yaml
+	$(BIN)/nacre trace demo/evaluate
+	$(BIN)/nacre predict demo/tune "my parcel was supposed to be here last friday" "忘记密码了怎么登录"
+
+test: $(VENV)/.develop  ## every test, slow ones too
+	$(BIN)/pytest -q
+
+check: $(VENV)/.develop  ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.develop  ## every benchmark, in turns with its peers; appends to benchmarks/results/*.csv
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(VENV)/.develop  ## regenerate the generated pages under docs/
+	$(BIN)/python docs/generate.py
+
+golden: $(VENV)/.develop  ## rewrite the golden files; read the diff before committing
+	NACRE_GOLDEN=rewrite $(BIN)/pytest -q tests/golden
+
+clean:  ## remove caches and the demo's store, not the environment
+	rm -rf .nacre .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Tier 4: a given kernel fine-tuned on a task."""
