@@ -1,0 +1,1 @@
+"""Tier 0: the classical baseline (TF-IDF with a linear model), the yardstick of every task."""
