@@ -152,7 +152,9 @@ class Store:
         record = read(path) if has_record else None
         if record is not None:
             verify_record(record)
-        return Resolved(ref, path.absolute(), record)
+            if path.resolve().is_relative_to((self.root / "store").resolve()):
+                return Resolved(record.ref, path.absolute(), record)
+        return Resolved(str(path.absolute()), path.absolute(), record)
 
     def _unknown(self, ref: str) -> Resolved:
         scheme, colon, _ = ref.partition(":")

@@ -1,0 +1,141 @@
+"""Strict building of config dataclasses from plain values (YAML, JSON, `--set`): all mistakes at once, with remedies.
+
+Types are not guessed: a string is no number, a number is no string. Lists fill tuples, strings fill paths and enums.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from nacre.errors import ConfigError, NacreError, closest
+
+T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it stands, what it is, what to do."""
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} ({self.remedy})"
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """One ConfigError for all mistakes; nothing when there is none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise ConfigError(f"{problems[0].where}: {problems[0].what}", remedy=problems[0].remedy)
+    lines = "".join(f"\n  - {problem}" for problem in problems)
+    raise ConfigError(f"{len(problems)} mistakes:{lines}", remedy="correct each of them; nothing was started")
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass of `kind` from plain `values`; raises ConfigError naming every wrong key and value."""
+    built, problems = try_build(kind, values, where)
+    raise_problems(problems)
+    assert built is not None  # no problems means built: see try_build
+    return built
+
+
+def try_build(kind: type[T], values: Mapping[str, Any], where: str) -> tuple[T | None, list[Problem]]:
+    """The dataclass, or the list of all mistakes."""
+    problems = list(_unknown_keys(kind, values, where))
+    try:
+        text = json.dumps(values, ensure_ascii=True)
+        built: T | None = _adapter(kind).validate_json(text, strict=True)
+    except TypeError as error:
+        return None, [*problems, Problem(where, f"a value is no plain YAML: {error}", "use numbers, strings and lists")]
+    except ValidationError as error:
+        return None, problems + [_explain(kind, values, where, row) for row in error.errors(include_url=False)]
+    except NacreError as error:
+        return None, [*problems, Problem(where, error.message, error.remedy)]
+    return (None if problems else built), problems
+
+
+def plain(config: Any) -> Any:
+    """A config as JSON values, every default filled in: what fingerprints and records hold."""
+    return _adapter(type(config)).dump_python(config, mode="json")
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:  # building one costs milliseconds
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def _unknown_keys(kind: Any, values: Any, where: str) -> Iterator[Problem]:
+    """Keys that no dataclass on the way down has; pydantic would ignore them in a standard dataclass."""
+    if is_dataclass(kind) and isinstance(kind, type) and isinstance(values, Mapping):
+        hints = get_type_hints(kind)
+        known = [field.name for field in fields(kind) if field.init]
+        for key, value in values.items():
+            if key not in known:
+                yield Problem(where, f"unknown key {key!r}", closest(str(key), known))
+            else:
+                yield from _unknown_keys(hints[key], value, f"{where}.{key}")
+        return
+    arguments = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        found = [list(_unknown_keys(one, values, where)) for one in arguments if _may_hold(one, values)]
+        yield from min(found, key=len, default=[])
+    elif isinstance(values, Mapping) and len(arguments) == 2:
+        for key, value in values.items():
+            yield from _unknown_keys(arguments[1], value, f"{where}.{key}")
+    elif isinstance(values, list) and arguments:
+        for index, value in enumerate(values):
+            yield from _unknown_keys(arguments[0], value, f"{where}.{index}")
+
+
+def _may_hold(kind: Any, values: Any) -> bool:
+    if isinstance(values, Mapping):
+        return is_dataclass(kind) or len(get_args(kind)) == 2
+    return not is_dataclass(kind)
+
+
+def _explain(kind: type, values: Mapping[str, Any], where: str, row: Any) -> Problem:
+    """One of pydantic's findings, in our words."""
+    path = ".".join([where, *(str(step) for step in row["loc"])])
+    given, code = row["input"], row["type"]
+    if code in ("missing", "missing_argument"):
+        return Problem(path, "required and not given", "add it")
+    shown = json.dumps(given, ensure_ascii=False, default=str)
+    what = f"{row['msg'][:1].lower()}{row['msg'][1:]}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    if isinstance(given, str) and code in ("float_type", "int_type", "bool_type") and _is_number(given):
+        return Problem(path, what, f"write {given} without quotes")
+    context = row.get("ctx", {})
+    if code == "literal_error" and isinstance(given, str):
+        return Problem(path, what, closest(given, _literals(context.get("expected", ""))))
+    if code == "value_error":
+        return Problem(path, str(context.get("error", row["msg"])), "correct the value")
+    return Problem(path, what, _default_remedy(kind, row["loc"]))
+
+
+def _literals(expected: str) -> list[str]:
+    return [word for word in expected.replace(" or ", ", ").replace("'", "").split(", ") if word]
+
+
+def _default_remedy(kind: type, path: Sequence[Any]) -> str:
+    for field in fields(kind):
+        if path and field.name == path[0] and field.default is not MISSING and not is_dataclass(field.default):
+            return f"its default is {json.dumps(field.default, ensure_ascii=False, default=str)}"
+    return "correct the value"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text in ("true", "false")
+    return True
