@@ -1,0 +1,81 @@
+"""Which tokens are masked and what they become (BERT, appendix A.1), for whole batches at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nacre.errors import ConfigError
+from nacre.train.objective import IGNORE
+
+# The masked positions of a batch are filled up to a multiple of this many: few shapes for a compiled head.
+PICK_MULTIPLE = 16
+
+
+@dataclass(frozen=True)
+class MaskRates:
+    """`selected`: share of the tokens that are predicted. Of these, `masked` become the mask token, `random` become
+    another token, and the rest stay what they are."""
+
+    selected: float = 0.15
+    masked: float = 0.8
+    random: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.selected < 1:
+            raise ConfigError(f"selected is {self.selected}", remedy="give a share between 0 and 1; 0.15 is customary")
+        if self.masked < 0 or self.random < 0 or self.masked + self.random > 1:
+            raise ConfigError(
+                f"masked is {self.masked} and random is {self.random}", remedy="give shares that add up to at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class Masked:
+    """`ids` (B, T) after masking. `picks` (N,) are the selected positions in the flattened batch and `targets` (N,) the
+    tokens that were there; both are padded to a multiple of PICK_MULTIPLE, by position 0 and IGNORE."""
+
+    ids: Tensor
+    picks: Tensor
+    targets: Tensor
+    n_selected: int
+
+
+def select(groups: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """(B, T) bool: the tokens to predict, whole groups of them, at least one group in every row that has any.
+
+    `groups` (B, T) int64 numbers the words of a row from 0, in [0, T); -1 marks tokens that are never selected.
+    Groups are taken in random order up to `share` of the row's tokens. The budget is rounded at random and the last
+    group taken or left by its middle, so that `share` is met on average and not only bounded.
+    """
+    rows, width = groups.shape
+    eligible = groups >= 0
+    index = groups.clamp_min(0)
+    sizes = torch.zeros(rows, width).scatter_add_(1, index, eligible.float())
+    order = torch.rand(rows, width, generator=rng).masked_fill(sizes == 0, 2.0).argsort(dim=1, stable=True)
+    in_order = sizes.gather(1, order)
+    before = in_order.cumsum(1) - in_order
+    budget = share * eligible.sum(1, keepdim=True) + torch.rand(rows, 1, generator=rng) - 0.5
+    taken = (in_order > 0) & (before + in_order / 2 <= budget)
+    taken[:, 0] |= in_order[:, 0] > 0
+    return torch.zeros(rows, width, dtype=torch.bool).scatter(1, order, taken).gather(1, index) & eligible
+
+
+def corrupt(
+    ids: Tensor, selected: Tensor, mask_id: int, words: Tensor, rates: MaskRates, rng: torch.Generator
+) -> Masked:
+    """Replaces selected tokens by `mask_id` or by one of `words` (the ids of ordinary tokens), at the given rates."""
+    fate = torch.rand(ids.shape, generator=rng)
+    replacement = words[torch.randint(len(words), ids.shape, generator=rng)]
+    masked = selected & (fate < rates.masked)
+    swapped = selected & ~masked & (fate < rates.masked + rates.random)
+    picks = selected.flatten().nonzero().squeeze(1)
+    spare = -len(picks) % PICK_MULTIPLE or (PICK_MULTIPLE if len(picks) == 0 else 0)
+    return Masked(
+        ids=torch.where(swapped, replacement, ids.masked_fill(masked, mask_id)),
+        picks=torch.cat([picks, picks.new_zeros(spare)]),
+        targets=torch.cat([ids.flatten()[picks], picks.new_full((spare,), IGNORE)]),
+        n_selected=len(picks),
+    )

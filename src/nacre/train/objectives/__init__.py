@@ -1,0 +1,1 @@
+"""One file per objective; `nacre.train.objective.CATALOGUE` names them."""
