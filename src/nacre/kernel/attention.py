@@ -29,8 +29,8 @@ Table = tuple[Tensor, Tensor]
 class Attention(nn.Module):
     """Self-attention, or cross-attention where `memory` is given.
 
-    Queries, keys and values have a matrix each: one canonical name per tensor for checkpoints, audits and optimisers that
-    work on whole matrices. On a CPU one fused product measured no faster.
+    Queries, keys and values have a matrix each: one canonical name per tensor for checkpoints, audits and optimisers
+    that work on whole matrices. On a CPU one fused product measured no faster.
     """
 
     def __init__(self, config: KernelConfig, window: int | None = None) -> None:
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         return self._attend(self._heads(self.q(x)).transpose(1, 2), *memory, pattern)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim))
+        return x.view(*x.shape[:-1], -1, self.head_dim)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, pattern: Pattern) -> Tensor:
         mask = pattern.mask
@@ -86,4 +86,5 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=self.grouped,
         )
-        return self.o(out.transpose(1, 2).flatten(2))
+        joined: Tensor = self.o(out.transpose(1, 2).flatten(2))
+        return joined

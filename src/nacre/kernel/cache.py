@@ -14,8 +14,8 @@ from nacre.kernel.config import KernelConfig
 class LayerCache:
     """Keys and values of one attention, (B, K, S, E), in a buffer that grows by doubling.
 
-    With a window only the last `window - 1` slots stay reachable: older ones are dropped when the buffer is full, so memory
-    is bounded by the window and the largest chunk.
+    With a window only the last `window - 1` slots stay reachable: older ones are dropped when the buffer is full, so
+    memory is bounded by the window and the largest chunk.
     """
 
     def __init__(self, window: int | None = None, capacity: int = 0) -> None:
@@ -62,10 +62,10 @@ class LayerCache:
 class Cache:
     """The memory of one batch of texts under generation; pass it to every call of the kernel.
 
-    Prompts of different lengths are padded on the left and masked in the first call; later calls give new tokens only, with
-    `mask` (B, T) for those, or without where all are real. A prompt may come in chunks. `capacity` is the expected total
-    length in tokens: a hint that saves copies. An encoder-decoder kernel keeps its encoder's output here, so that later
-    calls pass `None` for the encoder's ids.
+    Prompts of different lengths are padded on the left and masked in the first call; later calls give new tokens only,
+    with `mask` (B, T) for those, or without where all are real. A prompt may come in chunks. `capacity` is the
+    expected total length in tokens: a hint that saves copies. An encoder-decoder kernel keeps its encoder's output
+    here, so that later calls pass `None` for the encoder's ids.
     """
 
     def __init__(self, config: KernelConfig, capacity: int = 0) -> None:

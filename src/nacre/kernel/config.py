@@ -23,7 +23,8 @@ Init = Literal["normal", "gpt2", "t5"]
 Head = Literal["none", "lm", "mlm", "pretraining", "classify", "tag"]
 Pooling = Literal["cls", "mean", "last"]
 
-# Choices that a trained kernel computes the same without: they may be kept beside a checkpoint that has no field for them.
+# Choices that a trained kernel computes the same without: they may be kept beside a checkpoint that has no field for
+# them.
 TRAINING_ONLY = frozenset(
     {
         "dropout",
@@ -42,10 +43,10 @@ TRAINING_ONLY = frozenset(
 class RopeConfig:
     """Rotary positions (RoFormer, section 3.4) and how their frequencies are stretched beyond the trained length.
 
-    `linear` divides positions by `factor`; `dynamic` raises the base once a text is longer than `max_positions` (equal to
-    `none` below it, and a kernel takes no longer text); `llama3` divides low frequencies only; `yarn` is YaRN, section 3.2
-    to 3.4: its `attention_factor` scales the tables, and factor 1 is the identity. `original_positions` is the length before
-    stretching.
+    `linear` divides positions by `factor`; `dynamic` raises the base once a text is longer than `max_positions` (equal
+    to `none` below it, and a kernel takes no longer text); `llama3` divides low frequencies only; `yarn` is YaRN,
+    section 3.2 to 3.4: its `attention_factor` scales the tables, and factor 1 is the identity. `original_positions` is
+    the length before stretching.
     """
 
     theta: float = 10_000.0
@@ -74,14 +75,14 @@ class RopeConfig:
 class KernelConfig:
     """The whole architecture of a kernel, its head, and the fields that travel with its checkpoint.
 
-    Sizes: `hidden_size` D, `heads` H, `kv_heads` K (None: H), `head_dim` E (None: D / H), `ffn_size` F (None: 4 D, or 8/3 D
-    rounded up to 64 when gated), `layers` (of each stack; `decoder_layers` where the decoder's differ).
-    `max_positions` is the longest text in tokens (images: patches and the class token); relative positions have no limit.
-    `position_offset` and `positions_skip_padding` are RoBERTa's: positions start there and count real tokens only.
-    `sliding_window` counts the keys a query sees, itself included; `full_attention_layers` are exempt from it.
-    `pooler` is BERT's dense layer with tanh over the first token; None: where the head needs it.
-    `attention_scale` None is E ** -0.5. `logit_scale` multiplies the hidden state before the language-model head.
-    Raises ConfigError on any value or combination that no kernel can have.
+    Sizes: `hidden_size` D, `heads` H, `kv_heads` K (None: H), `head_dim` E (None: D / H), `ffn_size` F (None: 4 D, or
+    8/3 D rounded up to 64 when gated), `layers` (of each stack; `decoder_layers` where the decoder's differ).
+    `max_positions` is the longest text in tokens (images: patches and the class token); relative positions have no
+    limit. `position_offset` and `positions_skip_padding` are RoBERTa's: positions start there and count real tokens
+    only. `sliding_window` counts the keys a query sees, itself included; `full_attention_layers` are exempt from it.
+    `pooler` is BERT's dense layer with tanh over the first token; None: where the head needs it. `attention_scale`
+    None is E ** -0.5. `logit_scale` multiplies the hidden state before the language-model head. Raises ConfigError on
+    any value or combination that no kernel can have.
     """
 
     family: str
@@ -206,11 +207,13 @@ class KernelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> KernelConfig:
         """Builds a config from plain values (lists for tuples); unknown names raise ConfigError."""
         check_names(values, (f.name for f in fields(cls)), "kernel config")
-        given = dict(values)
+        given: dict[str, Any] = dict(values)
         if isinstance(given.get("rope"), Mapping):
             check_names(given["rope"], (f.name for f in fields(RopeConfig)), "kernel config: rope")
             given["rope"] = RopeConfig(**given["rope"])
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        for name, value in given.items():
+            given[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**given)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -251,8 +254,6 @@ def _fill_sizes(config: KernelConfig) -> None:
     if config.layout == "encoder-decoder":
         fill("decoder_layers", config.layers)
     fill("pooler", config.needs_pooler)
-    if isinstance(config.eos_id, list):
-        object.__setattr__(config, "eos_id", tuple(config.eos_id))
     object.__setattr__(config, "labels", tuple(config.labels))
 
 
@@ -286,7 +287,7 @@ def _check_sizes(config: KernelConfig) -> None:
     _require(window is None or window >= 1, "sliding_window", window, "None or 1 and more")
     for name in ("pad_id", "bos_id", "decoder_start_id"):
         value = getattr(config, name)
-        _require(value is None or 0 <= value, name, value, "a token id or None")
+        _require(value is None or value >= 0, name, value, "a token id or None")
 
 
 def _check_combinations(config: KernelConfig) -> None:

@@ -54,4 +54,5 @@ class Embedding(nn.Module):
             patches = self.patches(ids).flatten(2).transpose(1, 2)
             return torch.cat((self.cls.to(patches.dtype).expand(patches.shape[0], 1, -1), patches), dim=1)
         assert self.tokens is not None
-        return self.tokens(ids)
+        vectors: Tensor = self.tokens(ids)
+        return vectors

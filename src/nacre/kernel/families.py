@@ -1,8 +1,8 @@
-"""The checkpoint families that `transformers` knows: which class holds which head, and what each tensor is called there.
+"""The checkpoint families of `transformers`: which class holds which head, and what each tensor is called there.
 
-Data, not code, and free of torch, so that a config can be checked before anything heavy is imported. Canonical names are
-those of `nacre.kernel.model.Kernel.state_dict()`; `{i}` counts layers. A new family is one `Family` here, one reader and
-writer of its `config.json` in `hf_config.py`, and one preset.
+Data, not code, and free of torch, so that a config can be checked before anything heavy is imported. Canonical names
+are those of `nacre.kernel.model.Kernel.state_dict()`; `{i}` counts layers. A new family is one `Family` here, one
+reader and writer of its `config.json` in `hf_config.py`, and one preset.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def _both(canonical: str, theirs: str) -> dict[str, str]:
 class Family:
     """One `model_type` of `transformers`.
 
-    `classes` maps a head of `KernelConfig.head` to the class that holds it. `names` and `head_names` map canonical tensor
-    names to theirs; names of the body stand under `prefix` in every class but the base class. `fused` lists canonical names
-    that are stored as one tensor; `transposed` lists those stored as (in, out). `aliases` are duplicates of tied tensors,
-    accepted when equal. `inert` are endings of tensors without information (old buffers). `unused` are endings that the base
-    class has and some head classes do not: tolerated there, and reported.
+    `classes` maps a head of `KernelConfig.head` to the class that holds it. `names` and `head_names` map canonical
+    tensor names to theirs; names of the body stand under `prefix` in every class but the base class. `fused` lists
+    canonical names that are stored as one tensor; `transposed` lists those stored as (in, out). `aliases` are
+    duplicates of tied tensors, accepted when equal. `inert` are endings of tensors without information (old buffers).
+    `unused` are endings that the base class has and some head classes do not: tolerated there, and reported.
     """
 
     model_type: str
@@ -45,6 +45,8 @@ class Family:
     transposed: tuple[str, ...] = ()
     aliases: Names = field(default_factory=dict)
     renamed: tuple[tuple[str, str], ...] = ()
+    untied: tuple[tuple[str, str], ...] = ()
+    ungated: tuple[tuple[str, str], ...] = ()
     inert: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -110,6 +112,7 @@ def _bert_family(model_type: str, name: str, extra: dict[str, str]) -> Family:
             }
         ),
         renamed=_OLD_NORM,
+        untied=(("cls.predictions.bias", "cls.predictions.decoder.bias"),),
         inert=("embeddings.position_ids", "embeddings.token_type_ids"),
         unused=("pooler.dense.weight", "pooler.dense.bias"),
     )
@@ -148,6 +151,7 @@ _ROBERTA = Family(
         }
     ),
     renamed=_OLD_NORM,
+    untied=(("lm_head.bias", "lm_head.decoder.bias"),),
     inert=("embeddings.position_ids", "embeddings.token_type_ids"),
     unused=("pooler.dense.weight", "pooler.dense.bias"),
 )
@@ -277,6 +281,7 @@ _T5 = Family(
             "lm_head.weight": "shared.weight",
         }
     ),
+    ungated=((".wi_1.", ".wi."),),
     inert=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",),
 )
 

@@ -33,4 +33,5 @@ class FeedForward(nn.Module):
         inner = self.activation(self.up(x)) if self.gate is None else self.activation(self.gate(x)) * self.up(x)
         if self.training and self.dropout:
             inner = F.dropout(inner, self.dropout)
-        return self.down(inner)
+        out: Tensor = self.down(inner)
+        return out

@@ -35,8 +35,8 @@ class MaskedHead(nn.Module):
 def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     """One vector per text, (B, T, D) to (B, D): the first token, the mean of real tokens, or the last real token.
 
-    `mask` (B, T) is True at real tokens; the last real token is found on either padding side. A text without real tokens
-    gives zeros as its mean and its first token as its last.
+    `mask` (B, T) is True at real tokens; the last real token is found on either padding side. A text without real
+    tokens gives zeros as its mean and its first token as its last.
     """
     if pooling == "cls":
         return hidden[:, 0]

@@ -1,4 +1,4 @@
-"""How a fresh kernel begins: each scheme as its paper or reference code has it, drawn in the order of the parameters."""
+"""How a fresh kernel begins: each scheme as its paper or reference code has it, drawn in parameter order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nacre.kernel.config import KernelConfig
 def initialise(module: nn.Module, config: KernelConfig, generator: torch.Generator | None = None) -> None:
     """Fills every parameter of `module`, a kernel or a part of one; the same generator state gives the same values.
 
-    `normal`: N(0, init_std), biases 0, norms 1 (BERT, Llama). `gpt2`: as `normal`, with the projections that end a residual
-    branch divided by sqrt(2 * layers) (GPT-2, section 2.3). `t5`: scaled by the fan-in of each matrix, embeddings N(0, 1)
-    (Mesh TensorFlow), but an untied output matrix N(0, 1 / D), so that the first loss is near ln V.
+    `normal`: N(0, init_std), biases 0, norms 1 (BERT, Llama). `gpt2`: as `normal`, with the projections that end a
+    residual branch divided by sqrt(2 * layers) (GPT-2, section 2.3). `t5`: scaled by the fan-in of each matrix,
+    embeddings N(0, 1) (Mesh TensorFlow), but an untied output matrix N(0, 1 / D), so that the first loss is near ln V.
     """
     std = _t5_std if config.init == "t5" else _normal_std
     for name, parameter in module.named_parameters():

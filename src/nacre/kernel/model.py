@@ -26,7 +26,7 @@ from nacre.kernel.stack import Scene, Stack
 
 
 class Output(NamedTuple):
-    """`hidden` (B, T, D) of the last stack after its last norm; `encoder_hidden` (B, T, D) of an encoder-decoder kernel."""
+    """`hidden` (B, T, D) of the last stack after its last norm; `encoder_hidden` (B, T, D) of an encoder-decoder."""
 
     hidden: Tensor
     encoder_hidden: Tensor | None = None
@@ -76,12 +76,13 @@ class Kernel(nn.Module):
     ) -> Output:
         """Hidden states of `ids` (B, T), or of pixels (B, channels, height, width).
 
-        `mask` (B, T) is True where a token is real; leave it out where all are, which is faster. A decoder counts positions
-        over real tokens, so padding on either side changes nothing. `segments` (B, T) holds one id per packed document:
-        documents do not see each other and their positions restart. `positions` (B, T) overrides both.
-        With a `cache`, `ids` are the tokens that follow what it holds. An encoder-decoder kernel takes `decoder_ids` (B, S)
-        and returns the decoder's states; with a cache that has seen the encoder's text, `ids` is None.
-        Raises DataError for a text longer than `max_positions`, ConfigError for inputs that this layout cannot take.
+        `mask` (B, T) is True where a token is real; leave it out where all are, which is faster. A decoder counts
+        positions over real tokens, so padding on either side changes nothing. `segments` (B, T) holds one id per
+        packed document: documents do not see each other and their positions restart. `positions` (B, T) overrides
+        both. With a `cache`, `ids` are the tokens that follow what it holds. An encoder-decoder kernel takes
+        `decoder_ids` (B, S) and returns the decoder's states; with a cache that has seen the encoder's text, `ids` is
+        None. Raises DataError for a text longer than `max_positions`, ConfigError for inputs that this layout cannot
+        take.
         """
         self._check_inputs(ids, segments, decoder_ids, cache)
         if self.config.layout == "encoder-decoder":
@@ -91,10 +92,8 @@ class Kernel(nn.Module):
         length = self.config.max_positions if ids.dim() == 4 else ids.shape[1]
         self._check_length(past + length)
         if cache is not None:
-            earlier = cache.mask
             keep = cache.extend(mask, ids.shape[0], length, ids.device)
             positions = self._positions(ids, keep, None, past) if positions is None else positions
-            del earlier
         else:
             keep = mask
             positions = self._positions(ids, mask, segments, past) if positions is None else positions
@@ -108,7 +107,8 @@ class Kernel(nn.Module):
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V), for the heads `lm`, `mlm` and `pretraining`."""
         if self.mlm is not None:
-            return self.mlm(hidden, self._token_matrix())  # type: ignore[no-any-return]
+            logits: Tensor = self.mlm(hidden, self._token_matrix())
+            return logits
         if self.config.head != "lm":
             raise self._no_head("lm_logits", "lm, mlm or pretraining")
         if self.config.logit_scale != 1.0:
@@ -119,19 +119,23 @@ class Kernel(nn.Module):
         """(B, T, D) to (B, 2): the second sentence follows the first (0), or is from elsewhere (1)."""
         if self.nsp is None:
             raise self._no_head("nsp_logits", "pretraining")
-        return self.nsp(self._pooled(hidden[:, 0]))  # type: ignore[no-any-return]
+        logits: Tensor = self.nsp(self._pooled(hidden[:, 0]))
+        return logits
 
     def class_logits(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T, D) to (B, C) through `config.pooling`; `mask` (B, T) is True at real tokens."""
         if self.classifier is None or self.config.head != "classify":
             raise self._no_head("class_logits", "classify")
-        return self.classifier(self._drop(self._pooled(pool(hidden, mask, self.config.pooling))))  # type: ignore[no-any-return]
+        pooled = self._pooled(pool(hidden, mask, self.config.pooling))
+        logits: Tensor = self.classifier(self._drop(pooled))
+        return logits
 
     def tag_logits(self, hidden: Tensor) -> Tensor:
         """(B, T, D) to (B, T, C)."""
         if self.classifier is None or self.config.head != "tag":
             raise self._no_head("tag_logits", "tag")
-        return self.classifier(self._drop(hidden))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self._drop(hidden))
+        return logits
 
     def with_head(
         self,
@@ -141,7 +145,7 @@ class Kernel(nn.Module):
         pooling: Pooling | None = None,
         generator: torch.Generator | None = None,
     ) -> Kernel:
-        """A kernel that shares this one's body, and its pooler where both have one, under a freshly initialised head."""
+        """A kernel that shares this one's body, and its pooler where both have one, under a fresh head."""
         changes: dict[str, Any] = {"head": head, "labels": tuple(labels), "pooling": pooling or self.config.pooling}
         changes["pooler"] = self.config.pooler if head == "none" else None
         config = self.config.replace(**changes)
@@ -213,11 +217,12 @@ class Kernel(nn.Module):
             return positions_in_segments(segments)
         if self.config.positions_skip_padding:
             # As in `transformers`: padding stands one before the first position, whatever the mask says.
-            real = ids != self.config.pad_id
+            real = ids.ne(self.config.pad_id or 0)
             return torch.where(real, real.cumsum(dim=1) - 1, -1)
         if keep is None or self.config.layout == "encoder":
             return None
-        return (keep.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+        counted: Tensor = (keep.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+        return counted
 
     def _token_matrix(self) -> Tensor:
         assert self.embed.tokens is not None

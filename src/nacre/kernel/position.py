@@ -72,8 +72,8 @@ def _yarn_attention_factor(rope: RopeConfig) -> float:
 class Rotary(nn.Module):
     """Tables of cosines and sines, (P, E / 2) in float32, half-split as in `transformers`.
 
-    They are computed from the config and nothing else: every move of the module (`to`, `to_empty`, `half`) computes them
-    again, so that neither a cast nor a meta device can spoil them. They grow by doubling, up to `max_positions`.
+    They are computed from the config and nothing else: every move of the module (`to`, `to_empty`, `half`) computes
+    them again, so that neither a cast nor a meta device can spoil them. They grow by doubling, up to `max_positions`.
     """
 
     cos: Tensor
@@ -85,7 +85,7 @@ class Rotary(nn.Module):
         self._fill(min(max_positions, _FIRST_TABLE), torch.device("cpu"))
 
     def forward(self, positions: Tensor | None, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Rows for `positions` (B, T), all below `end`, as (B, T, 1, E / 2); or for start to end, as (1, T, 1, E / 2)."""
+        """Rows for `positions` (B, T), below `end`, as (B, T, 1, E / 2); else start to end, as (1, T, 1, E / 2)."""
         if end > self.cos.shape[0]:
             self._fill(min(self.max_positions, max(end, 2 * self.cos.shape[0])), self.cos.device)
         if positions is None:
@@ -99,7 +99,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin", (angles.sin() * factor).to(device), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._fill(self.cos.shape[0], self.cos.device)
         return self
 
@@ -143,10 +143,10 @@ class Span(NamedTuple):
 def attention_mask(
     span: Span, *, causal: bool, window: int | None, keep: Tensor | None, segments: Tensor | None, device: torch.device
 ) -> Tensor | None:
-    """True where a query may attend, (1 or B, 1, 1 or T, S); None where no mask, or SDPA's own causal one, says the same.
+    """True where a query may attend, (1 or B, 1, 1 or T, S); None where SDPA needs none, or has its own causal one.
 
-    `keep` (B, S) is True at real keys; `segments` (B, S) keeps documents apart. A query that may attend to nothing (padding)
-    attends to itself, so that no row is empty and no value undefined.
+    `keep` (B, S) is True at real keys; `segments` (B, S) keeps documents apart. A query that may attend to nothing
+    (padding) attends to itself, so that no row is empty and no value undefined.
     """
     narrow = window is not None and span.past + span.new - span.first > window
     if keep is None and segments is None and not narrow and (not causal or span.past == 0 or span.new == 1):

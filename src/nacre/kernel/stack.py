@@ -135,4 +135,5 @@ class Stack(nn.Module):
             buckets=self.relative.num_embeddings,
             max_distance=self.max_distance,
         )
-        return self.relative(buckets).permute(2, 0, 1).unsqueeze(0)
+        bias: Tensor = self.relative(buckets)
+        return bias.permute(2, 0, 1).unsqueeze(0)
