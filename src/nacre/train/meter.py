@@ -1,0 +1,67 @@
+"""Sums over the steps since the last report, kept on the device until they are needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from nacre.errors import TrainingError
+
+
+@dataclass
+class Meter:
+    """Losses and gradient norms stay tensors until `read`: asking a GPU for a number makes it wait."""
+
+    losses: list[Tensor | float] = field(default_factory=list)  # summed over the step
+    norms: list[Tensor | float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    _checked: int = 0
+
+    def add(self, step: int, loss: Tensor, count: int, norm: Tensor) -> None:
+        self.steps.append(step)
+        self.losses.append(loss)
+        self.counts.append(count)
+        self.norms.append(norm)
+
+    def check(self) -> None:
+        """Raises TrainingError that names the first step whose loss or gradient is not finite."""
+        for i in range(self._checked, len(self.steps)):
+            loss, norm = float(self.losses[i]), float(self.norms[i])
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise TrainingError(
+                    f"step {self.steps[i] + 1}: the loss is {loss / max(1, self.counts[i]):g} and the norm of the "
+                    f"gradient {norm:g}",
+                    remedy="lower lr or clip_norm, lengthen warmup, or set precision to float32; the last good "
+                    "checkpoint is kept",
+                )
+        self._checked = len(self.steps)
+
+    def read(self) -> dict[str, float]:
+        """Mean loss per trained token or row, and the mean gradient norm; then starts anew."""
+        self.check()
+        count = sum(self.counts)
+        row = {
+            "loss": math.fsum(float(loss) for loss in self.losses) / max(1, count),
+            "grad_norm": math.fsum(float(norm) for norm in self.norms) / len(self.norms),
+        }
+        self.load_state_dict({"steps": [], "losses": [], "norms": [], "counts": []})
+        return row
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """The sums so far as numbers: a resumed run then reports the same means."""
+        self.check()
+        return {
+            "steps": list(self.steps),
+            "losses": [float(loss) for loss in self.losses],
+            "norms": [float(norm) for norm in self.norms],
+            "counts": list(self.counts),
+        }
+
+    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+        self.steps, self.counts = list(state["steps"]), list(state["counts"])
+        self.losses, self.norms = list(state["losses"]), list(state["norms"])
+        self._checked = len(self.steps)
