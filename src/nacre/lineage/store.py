@@ -119,7 +119,7 @@ class Store:
     def verify(self, resolved: Resolved, *, deep: bool = False) -> None:
         """Raises IntegrityError naming the first file that differs from the record; `deep` bypasses the hash cache."""
         record = resolved.record
-        if record is None:
+        if record is None or not record.digest:  # nothing was recorded to compare with
             return
         verify_record(record)
         if resolved.path.is_file():

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from nacre.errors import ConfigError, NacreError, closest
 from nacre.lineage.digest import LOGS_NAME
+from nacre.lineage.graph import LICENCE_STOPS
 from nacre.lineage.record import Cost, Parent, Record
 from nacre.lineage.store import Resolved, Store
 from nacre.lineage.workspace import Workspace, begin, lock, publish, recover, sweep, unfinished
@@ -24,9 +25,6 @@ from nacre.recipe.failures import translate
 from nacre.recipe.plan import CACHED, WAITING, Draft, Plan, PlannedStep, make, settle
 from nacre.recipe.recipe import Recipe
 from nacre.recipe.stage import Work
-
-# What an artifact is measured with or judges does not pass its licence on.
-_LICENCE_STOPS = ("evaluated_on", "evaluates")
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,7 @@ def _plain_metrics(metrics: Mapping[str, Any], stage: str) -> dict[str, Scalar]:
 
 def _inherited_licence(parents: tuple[Parent, ...]) -> str | None:
     """Every licence that comes in through content, joined by AND."""
-    inherited = {one.licence for one in parents if one.licence and one.relation not in _LICENCE_STOPS}
+    inherited = {one.licence for one in parents if one.licence and one.relation not in LICENCE_STOPS}
     return " AND ".join(sorted({part for licence in inherited for part in licence.split(" AND ")})) or None
 
 
