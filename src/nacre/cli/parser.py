@@ -1,4 +1,4 @@
-"""argparse with Nacre's errors: an unknown option names the closest, nothing is abbreviated, nothing exits by itself."""
+"""argparse with Nacre's errors: an unknown option names the closest, nothing is abbreviated, nothing exits alone."""
 
 from __future__ import annotations
 
