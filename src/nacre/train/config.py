@@ -114,9 +114,8 @@ def _check_choices(config: TrainConfig) -> None:
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    positive = ("max_steps", "epochs", "max_seconds", "batch_size", "micro_batch", "lr", "muon_lr", "eps", "clip_norm")
-    positive += ("eval_every", "patience", "log_every", "checkpoint_every", "checkpoint_seconds")
-    positive += ("keep_checkpoints",)
+    positive = ["max_steps", "epochs", "max_seconds", "batch_size", "micro_batch", "lr", "muon_lr", "eps", "clip_norm"]
+    positive += ["eval_every", "patience", "log_every", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints"]
     for name in positive:
         value = getattr(config, name)
         if value is not None and not value > 0:

@@ -55,7 +55,7 @@ class World:
         gradients = [weight.grad for weight in shared if weight.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        pieces = flat.split([gradient.numel() for gradient in gradients])
+        pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(pieces, gradients, strict=True)])
 
     def sum_named(self, values: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nacre.train.distributed import World
 from nacre.train.loader import collate_part
 from nacre.train.objective import Objective
 from nacre.train.order import generator_of
 from nacre.train.precision import autocast
+
+if TYPE_CHECKING:
+    from nacre.kernel.model import Kernel
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,11 @@ class Setting:
     precision: str = "float32"
     micro_batch: int = 32
     seed: int = 0
-    world: World = World()  # noqa: RUF009 - frozen
+    world: World = field(default_factory=World)
 
 
 def evaluate(
-    kernel: nn.Module,
+    kernel: Kernel,
     objective: Objective[Any, Any],
     examples: Sequence[Any],
     setting: Setting,
@@ -62,13 +65,13 @@ def evaluate(
 
 def _add(
     sums: defaultdict[str, list[Tensor]],
-    kernel: nn.Module,
+    kernel: Kernel,
     objective: Objective[Any, Any],
     batch: Any,
     setting: Setting,
 ) -> None:
     with autocast(setting.precision, setting.device):
-        loss = objective.loss(kernel, batch)  # type: ignore[arg-type]
+        loss = objective.loss(kernel, batch)
     for name, (total, count) in {"loss": (loss.sum, loss.count), **loss.metrics}.items():
         pair = torch.stack([torch.as_tensor(total).double(), torch.as_tensor(count).double()])
         sums[name].append(pair)

@@ -58,11 +58,11 @@ class Order:
         rng = generator_of("order", self.seed, epoch)
         order = torch.randperm(self.n_examples, generator=rng) if self.shuffle else torch.arange(self.n_examples)
         if self.lengths is None:
-            return [part.tolist() for part in order.split(self.micro_batch)]
+            return [part.tolist() for part in torch.split(order, self.micro_batch)]
         micro_batches: list[list[int]] = []
-        for pool in order.split(POOL_BATCHES * self.batch_size):
+        for pool in torch.split(order, POOL_BATCHES * self.batch_size):
             by_length = pool[self.lengths[pool].argsort(stable=True, descending=True)]
-            parts = [part.tolist() for part in by_length.split(self.micro_batch)]
+            parts = [part.tolist() for part in torch.split(by_length, self.micro_batch)]
             whole = [part for part in parts if len(part) == self.micro_batch]
             shuffled = torch.randperm(len(whole), generator=rng).tolist() if self.shuffle else range(len(whole))
             # A part that is cut short stays last, so that only the last step of an epoch can be smaller.

@@ -31,7 +31,7 @@ def resolve_precision(precision: str, device: torch.device) -> tuple[str, str]:
 def multiplies_in_bfloat16(device: torch.device) -> bool:
     """Whether the hardware itself computes matrix products in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16", "bf16"))
@@ -66,7 +66,7 @@ class Weights:
                 parameter.data = parameter.data.bfloat16()
         names = [name for name, p in self.parameters.items() if p.requires_grad]
         self.trained = {name: self.masters[name] for name in names}
-        self._computing = [self.parameters[name] for name in names]
+        self._computing: list[Tensor] = [self.parameters[name] for name in names]
 
     @torch.no_grad()
     def collect_gradients(self) -> None:

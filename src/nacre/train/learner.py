@@ -1,0 +1,158 @@
+"""One optimiser step: gradient of a whole batch, synchronised, clipped, applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nacre.progress import Progress
+from nacre.train import optim
+from nacre.train.config import TrainConfig
+from nacre.train.ema import WeightAverage
+from nacre.train.loader import Part
+from nacre.train.objective import Loss, Objective
+from nacre.train.order import seed_of
+from nacre.train.precision import Weights, autocast
+from nacre.train.resolve import Resolved
+from nacre.train.scaler import LossScaler
+
+if TYPE_CHECKING:
+    from nacre.kernel.model import Kernel
+
+
+class Learner:
+    """A kernel with everything that changes its weights: optimisers, master weights, average, loss scaler."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        objective: Objective[Any, Any],
+        config: TrainConfig,
+        resolved: Resolved,
+        progress: Progress,
+    ) -> None:
+        self.kernel, self.config, self.progress = kernel.to(resolved.device), config, progress
+        self.device, self.world, self.precision = resolved.device, resolved.world, resolved.precision
+        self._trainable_before = {name for name, p in kernel.named_parameters() if p.requires_grad}
+        if config.freeze:
+            frozen = optim.freeze(kernel, config.freeze)
+            progress.note("frozen", parameters=len(frozen), patterns=list(config.freeze))
+        self.weights = Weights(kernel, self.precision)
+        self.trained: list[Tensor] = list(self.weights.trained.values())
+        self.world.share_weights(list(self.weights.masters.values()))
+        self.weights.publish()
+        self.optimizers = optim.build(kernel, self.weights.trained, config)
+        self.average = WeightAverage(self.weights.trained, config.ema) if config.ema else None
+        self.scaler = LossScaler() if self.precision == "fp16" else None
+        if config.checkpoint_activations:
+            kernel.set_checkpointing(True)
+        # The loss with the head in it is compiled, not the kernel: the kernel stays as it was given.
+        self.loss: Callable[..., Loss] = torch.compile(objective.loss) if config.compile else objective.loss
+
+    def update(self, step: int, parts: Sequence[Part], count: int, factor: float) -> tuple[Tensor, Tensor]:
+        """Does step `step` (0-based) with every rate times `factor`; the summed loss and the norm of the gradient.
+
+        `count` is what the losses of all parts, over all processes, sum over. On CPU a loss or gradient that is not
+        finite leaves the weights as they were.
+        """
+        self.optimizers.set_rate(factor)
+        batches = [(part.number, part.batch.to(self.device, non_blocking=True)) for part in parts]
+        while True:
+            loss, norm = self._gradient(step, batches, max(1, count))
+            if self.scaler is None or self.scaler.accepted(math.isfinite(float(norm)), step):
+                break
+            self.progress.note("overflow, the step is repeated", step=step + 1, scale=self.scaler.scale)
+        # A GPU would have to be waited for; there the meter finds out before the next checkpoint.
+        if self.device.type != "cpu" or math.isfinite(float(loss) + float(norm)):
+            self._clip(norm)
+            self.optimizers.step()
+            self.weights.publish()
+            if self.average:
+                self.average.update(step + 1)
+        self.optimizers.zero_grad()
+        return loss, norm
+
+    def _gradient(self, step: int, batches: Sequence[tuple[int, Any]], count: int) -> tuple[Tensor, Tensor]:
+        """Leaves the gradient of the whole batch in the weights."""
+        self.optimizers.zero_grad()
+        scale = self.scaler.scale if self.scaler else 1.0
+        total = torch.zeros((), device=self.device)
+        for number, batch in batches:
+            torch.manual_seed(seed_of("dropout", self.config.seed, step, number))
+            with autocast(self.precision, self.device):
+                loss = self.loss(self.kernel, batch)
+            torch.autograd.backward(loss.sum * (scale / count))
+            self.weights.collect_gradients()
+            total = total + loss.sum.detach()
+        self.world.sum_gradients(self.trained)
+        gradients = self._gradients()
+        if self.scaler:
+            torch._foreach_mul_(gradients, 1 / scale)
+        return self.world.sum(total), torch.nn.utils.get_total_norm(gradients)
+
+    def _gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self.trained if weight.grad is not None]
+
+    def _clip(self, norm: Tensor) -> None:
+        """Clips by the norm of the whole gradient, after it was added up over the processes."""
+        limit = self.config.clip_norm
+        if limit is None or (self.device.type == "cpu" and float(norm) <= limit):
+            return
+        torch._foreach_mul_(self._gradients(), (limit / (norm + 1e-6)).clamp(max=1.0))
+
+    @contextmanager
+    def weights_to_keep(self) -> Iterator[None]:
+        """Inside the block the kernel computes with what the run would keep: the average, if there is one."""
+        if self.average is None:
+            yield
+            return
+        with self.average.applied():
+            self.weights.publish()
+            yield
+        self.weights.publish()
+
+    def finish(self, state: dict[str, Any] | None) -> None:
+        """Leaves the final weights in the kernel: those of the checkpoint `state`, or the present ones."""
+        if state is not None:
+            self._load_weights(state["average"] or state["weights"], state["buffers"])
+        elif self.average:
+            self.average.copy_to_weights()
+        self.weights.release()
+        for name, parameter in self.kernel.named_parameters():
+            parameter.requires_grad_(name in self._trainable_before)
+        if self.config.checkpoint_activations:
+            self.kernel.set_checkpointing(False)
+        self.kernel.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Trained weights in the format of the masters, buffers, and the state of what changes them."""
+        kept = self.kernel.state_dict().keys()
+        return {
+            "weights": {name: weight.detach() for name, weight in self.weights.trained.items()},
+            "buffers": {name: buffer for name, buffer in self.kernel.named_buffers() if name in kept},
+            "optimizers": self.optimizers.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "average": self.average.state_dict() if self.average else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._load_weights(state["weights"], state["buffers"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+
+    @torch.no_grad()
+    def _load_weights(self, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.trained.items():
+            weight.copy_(weights[name])
+        named = dict(self.kernel.named_buffers())
+        for name, buffer in buffers.items():
+            named[name].copy_(buffer)
+        self.weights.publish()
