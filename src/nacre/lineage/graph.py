@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nacre.errors import IntegrityError, NacreError, ReferenceNotFound
+from nacre.lineage.difference import differences
 from nacre.lineage.licence import concern
 from nacre.lineage.record import Parent, Record
 from nacre.lineage.store import Resolved, Store
@@ -74,6 +75,38 @@ def trace(store: Store, ref: str, *, verify: bool = False) -> Node:
     """
     root = store.resolve(ref)
     return _Tracer(store, verify).root(root)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Two artifacts at the same place of two graphs, and how their making differs."""
+
+    old: str
+    new: str
+    differences: tuple[str, ...]
+
+
+def compare(store: Store, old: str, new: str) -> list[Change]:
+    """Where the making of two artifacts differs, from the artifacts down to raw data; what is equal is left out."""
+    found: dict[tuple[str, str], Change] = {}
+    pending = [(trace(store, old), trace(store, new))]
+    while pending:
+        left, right = pending.pop(0)
+        if left.digest == right.digest and left.record is None:
+            continue
+        lines = _differences(left, right)
+        if lines:
+            found.setdefault((left.ref, right.ref), Change(left.ref, right.ref, tuple(lines)))
+        others = {parent.input or parent.relation: parent for parent in right.parents}
+        mine = [(parent, others.get(parent.input or parent.relation)) for parent in left.parents]
+        pending += [(parent, other) for parent, other in mine if other is not None and parent.ref != other.ref]
+    return list(found.values())
+
+
+def _differences(left: Node, right: Node) -> list[str]:
+    if left.record is not None and right.record is not None:
+        return differences(left.record, right.record)
+    return [f"content {(left.digest or 'unknown')[:19]} -> {(right.digest or 'unknown')[:19]}"]
 
 
 def require_intact(node: Node) -> None:

@@ -1,0 +1,115 @@
+"""`nacre trace REF`: where an artifact comes from."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nacre.cli.parser import add_json_option, add_store_option
+from nacre.cli.terminal import coloured
+
+if TYPE_CHECKING:
+    from nacre.lineage.graph import Finding, Node
+    from nacre.lineage.store import Store
+
+HELP = """
+Walks an artifact back to raw data: every parent with its relation, content digest, basis (how we know) and licence.
+Warns of bytes that changed since they were used, of parents that are gone, and of licences that are unclear or
+noncommercial and reach this artifact. Exits with 1 when bytes or records are not what they should be.
+
+examples:
+  nacre trace intents/tune
+  nacre trace intents/tune@2 --verify            read every byte again
+  nacre trace intents/tune@2 --diff intents/tune@1
+  nacre trace intents/tune --mermaid > lineage.mmd
+"""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF", help="name, name@version, a path, or data:NAME")
+    parser.add_argument("--verify", action="store_true", help="read every byte again instead of trusting file times")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--diff", metavar="REF", help="say which configs and inputs differ, at every step of the way")
+    form.add_argument("--mermaid", action="store_true", help="print a Mermaid flow chart")
+    add_store_option(parser)
+    add_json_option(parser)
+
+
+def run(args: Namespace) -> int:
+    from nacre.lineage.graph import trace
+    from nacre.recipe.references import open_store
+
+    store = open_store(args.store)
+    if args.diff:
+        return _diff(args, store)
+    root = trace(store, args.ref, verify=args.verify)
+    findings = root.all_warnings()
+    if args.json:
+        warnings = [{"kind": one.kind, "ref": one.ref, "text": one.text} for one in findings]
+        print(json.dumps(root.to_dict() | {"warnings": warnings}, ensure_ascii=False, indent=2))
+    elif args.mermaid:
+        print("\n".join(_mermaid(root)))
+    else:
+        print("\n".join(_tree(root)))
+        print("\n".join(_warnings(findings)))
+    return 1 if any(one.kind == "integrity" for one in findings) else 0
+
+
+def _diff(args: Namespace, store: Store) -> int:
+    from nacre.lineage.graph import compare
+
+    found = compare(store, args.diff, args.ref)
+    if args.json:
+        rows = [{"old": one.old, "new": one.new, "differences": list(one.differences)} for one in found]
+        print(json.dumps({"old": args.diff, "new": args.ref, "steps": rows}, ensure_ascii=False, indent=2))
+        return 0
+    for one in found:
+        print(coloured(f"{one.old} -> {one.new}", "bold"))
+        print("\n".join(f"  {line}" for line in one.differences))
+    if not found:
+        print(f"{args.diff} and {args.ref} were made the same way")
+    return 0
+
+
+def _tree(node: Node, lead: str = "", follow: str = "") -> Iterator[str]:
+    """One line per artifact. `lead` stands before this line, `follow` before those below it."""
+    relation = f"{node.relation} " if node.relation else ""
+    digest = (node.digest or "no digest").removeprefix("sha256:")[:12]
+    made = f"  {node.record.stage}" if node.record and node.record.stage else ""
+    licence = f"  licence: {node.licence}" if node.licence else ""
+    origin = f"  origin: {node.origin}" if node.origin else ""
+    ref = coloured(node.ref, "bold")
+    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {node.basis}{made}{licence}{origin}"
+    for index, parent in enumerate(node.parents):
+        last = index == len(node.parents) - 1
+        yield from _tree(parent, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "))
+
+
+def _warnings(findings: list[Finding]) -> Iterator[str]:
+    yield ""
+    if not findings:
+        yield "nothing to warn of"
+    for one in findings:
+        yield f"{coloured(one.kind, 'red' if one.kind == 'integrity' else 'yellow')}: {one.text}"
+
+
+def _mermaid(root: Node) -> Iterator[str]:
+    yield "flowchart BT"
+    names: dict[tuple[str, str | None], str] = {}
+    edges: dict[str, None] = {}
+
+    def visit(node: Node) -> str:
+        key = (node.ref, node.digest)
+        if key not in names:
+            names[key] = f"n{len(names)}"
+            for parent in node.parents:
+                edges[f"  {visit(parent)} -->|{parent.relation}| {names[key]}"] = None
+        return names[key]
+
+    visit(root)
+    for (ref, digest), name in names.items():
+        label = f"{ref}<br/>{(digest or '').removeprefix('sha256:')[:12]}".replace('"', "'")
+        yield f'  {name}["{label}"]'
+    yield from edges
