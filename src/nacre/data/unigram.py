@@ -126,7 +126,7 @@ def _seed(corpus: _Corpus, alphabet: list[str], sizes: UnigramSizes) -> _Pieces:
     at = np.full(len(alphabet), ABSENT, dtype=np.int64)
     at[codes[::-1]] = np.arange(len(codes))[::-1]
     corpus.table[:, 0] = codes
-    counted = np.bincount(codes, weights=corpus.weights, minlength=len(alphabet))
+    counted = np.bincount(codes, weights=corpus.weights, minlength=len(alphabet)).astype(np.float64)
     floor = max(2, sizes.min_frequency)
     numbers, alive = codes, np.arange(len(codes))
     levels: list[tuple[int, Ints, Ints, Floats]] = []  # length, positions, number at each position, count of a number
