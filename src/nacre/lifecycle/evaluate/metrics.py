@@ -118,6 +118,14 @@ def macro_f1_of_sums(sums: Floats) -> Floats:
     return safe_ratio(scores.sum(axis=-1), present.astype(np.float64))
 
 
+def worst_pairs(matrix: Ints, limit: int = 20) -> list[tuple[int, int, int, float]]:
+    """(true, predicted, count, share of the true class) of the most frequent mistakes, the most frequent first."""
+    totals = np.maximum(matrix.sum(axis=1), 1)
+    pairs = [(int(i), int(j), int(matrix[i, j])) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
+    pairs.sort(key=lambda pair: (-pair[2], -pair[2] / totals[pair[0]], pair[0], pair[1]))
+    return [(i, j, count, count / float(totals[i])) for i, j, count in pairs[:limit]]
+
+
 # --- ranking -------------------------------------------------------------------------------------------------------
 
 
