@@ -58,24 +58,24 @@ def text_windows(tokenizer: Tokenizer, text: str, size: int, stride: int) -> lis
         )
     ids, offsets = tokenizer.spans(text)
     edges = _edges(offsets, len(text))
+    before = tokenizer.frame([-1]).index(-1)
     windows = []
     for start, end in token_windows(len(ids), size - framing, stride):
-        framed = tokenizer.frame([*ids[start:end]])
-        before = tokenizer.frame([-1]).index(-1)
-        around: list[Span | None] = [None] * before
-        after: list[Span | None] = [None] * (framing - before)
-        characters = (edges[start], edges[end])
-        windows.append(Window(framed, (start, end), characters, [*around, *offsets[start:end], *after]))
+        own: list[Span | None] = [None] * before + list(offsets[start:end]) + [None] * (framing - before)
+        characters = (edges[start] if start else 0, edges[end])
+        windows.append(Window(tokenizer.frame(ids[start:end]), (start, end), characters, own))
     return windows
 
 
 def _edges(offsets: list[Span], n_chars: int) -> list[int]:
-    """Where each token begins, never before the one before it; the first at 0, and the end of the text after all.
+    """The characters at which tokens part, one more than tokens: 0 first, the end of the text last, never falling.
 
-    A window's last character may be the first byte of a character whose other bytes open the next window: both
-    name it by the edge after or before it, so that no character is lost between them.
+    A character whose bytes are several tokens belongs to the edge before it: a window that opens in its middle
+    names the whole character, the window that closes there leaves it to that one.
     """
+    if not offsets:
+        return [n_chars]
     edges = [0]
     for start, _ in offsets[1:]:
         edges.append(max(start, edges[-1]))
-    return [*edges[: len(offsets)], n_chars]
+    return [*edges, n_chars]

@@ -23,7 +23,8 @@ _WORD = re.compile(
     rf"|(?P<letters>(?:(?![{HAN}\d_])\w)+(?:['’](?:(?![{HAN}\d_])\w)+)*)"
     r"|(?P<symbol>\S)"
 )
-_JOINER = "\u200d"
+_JOINER = "\u200d"  # between the parts of one emoji
+_SELECTOR = re.compile("[\ufe00-\ufe0f]")  # says how the symbol before it is drawn
 
 
 def word_spans(text: str) -> list[Span]:
@@ -36,7 +37,7 @@ def word_spans(text: str) -> list[Span]:
         start, end = match.span()
         if match.lastgroup == "han":
             spans += _segment(match.group(), start)
-        elif spans and spans[-1][1] == start and _attaches(text, start):
+        elif spans and spans[-1][1] == start and _attaches(text, start, match.lastgroup):
             spans[-1] = (spans[-1][0], end)
         else:
             spans.append((start, end))
@@ -62,10 +63,16 @@ def word_ids(text: str, offsets: Sequence[Span]) -> list[int | None]:
     return [groups[first] if first < stop else None for first, stop in touched]
 
 
-def _attaches(text: str, at: int) -> bool:
-    """Whether the character belongs to the one before: a combining mark, a variation selector, a joined emoji."""
-    char = text[at]
-    return unicodedata.category(char).startswith("M") or char == _JOINER or text[at - 1] == _JOINER
+def _attaches(text: str, at: int, group: str | None) -> bool:
+    """Whether a character continues the word before it: a mark, a letter after one, a part of a joined emoji."""
+    char, before = text[at], text[at - 1]
+    if _is_mark(char) or char == _JOINER or before == _JOINER:
+        return True
+    return group == "letters" and _is_mark(before) and not _SELECTOR.match(before)
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char).startswith("M")
 
 
 def _segment(run: str, start: int) -> list[Span]:
