@@ -10,14 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nacre.errors import ConfigError
 
-Ints = npt.NDArray[np.integer]
+Array = npt.NDArray[Any]
 
 
 class Piece(NamedTuple):
@@ -104,7 +104,7 @@ def _best_fit(pieces: Sequence[Piece], size: int) -> list[list[Piece]]:
     return blocks
 
 
-def stream(documents: Sequence[Ints], size: int, *, drop_tail: bool = False) -> tuple[list[Ints], PackReport]:
+def stream(documents: Sequence[Array], size: int, *, drop_tail: bool = False) -> tuple[list[Array], PackReport]:
     """The documents as one stream in slices of `size` + 1 tokens, each sharing its last token with the next slice.
 
     A slice gives `size` predictions: of its tokens [1:] from its tokens [:-1], so that every token of the stream but
@@ -113,7 +113,7 @@ def stream(documents: Sequence[Ints], size: int, *, drop_tail: bool = False) -> 
     """
     _check_size(size)
     full = [document for document in documents if len(document)]
-    flat: Ints = np.concatenate(full) if full else np.zeros(0, dtype=np.int32)
+    flat: Array = np.concatenate(full) if full else np.zeros(0, dtype=np.int32)
     n_predictions = max(0, len(flat) - 1)
     n_kept = n_predictions // size * size if drop_tail else n_predictions
     blocks = [flat[start : min(start + size, n_kept) + 1] for start in range(0, n_kept, size)]

@@ -68,14 +68,17 @@ def cross_entropy(logits: Tensor, targets: Tensor, how: TokenLoss | None = None)
 
     With every target ignored the sum is 0 and so is its gradient.
     """
-    how = how or TokenLoss()
+    return token_losses(logits, targets, how or TokenLoss()).sum(), (targets != IGNORE).sum()
+
+
+def token_losses(logits: Tensor, targets: Tensor, how: TokenLoss) -> Tensor:
+    """(N,) the loss of each position, 0 where its target is IGNORE: the terms of `cross_entropy`."""
     logits = capped(logits, how.softcap)
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=how.label_smoothing)
-    trained = targets != IGNORE
+    smoothing = how.label_smoothing
+    losses = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none", label_smoothing=smoothing)
     if how.z_loss:
-        partition = torch.logsumexp(logits, dim=-1)
-        total = total + how.z_loss * (partition.square() * trained).sum()
-    return total, trained.sum()
+        losses = losses + how.z_loss * torch.logsumexp(logits, dim=-1).square() * (targets != IGNORE)
+    return losses
 
 
 def head_cross_entropy(

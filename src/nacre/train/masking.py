@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,36 +44,59 @@ class Masked:
     n_selected: int
 
 
-def select(groups: Tensor, share: float, rng: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a batch, uniform in [0, 1): three for each token (B, T), and `rounding` (B, 1).
+
+    Each row draws its own, in turn and as many as it has tokens: how rows are spread over batches changes nothing.
+    """
+
+    words: Tensor
+    fates: Tensor
+    replacements: Tensor
+    rounding: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Tensor], width: int) -> Draws:
+        """The draws of rows, each from `draw`, for a batch of `width` positions."""
+        numbers = torch.zeros(len(rows), 3, width)
+        for place, row in zip(numbers, rows, strict=True):
+            place[:, : row.shape[1] - 1] = row[:, :-1]
+        rounding = torch.stack([row[0, -1:] for row in rows])
+        return cls(numbers[:, 0], numbers[:, 1], numbers[:, 2], rounding)
+
+
+def draw(n: int, rng: torch.Generator) -> Tensor:
+    """(3, n + 1) random numbers: what one row of `n` tokens needs."""
+    return torch.rand(3, n + 1, generator=rng)
+
+
+def select(groups: Tensor, share: float, draws: Draws) -> Tensor:
     """(B, T) bool: the tokens to predict, whole groups of them, at least one group in every row that has any.
 
     `groups` (B, T) int64 numbers the words of a row from 0, in [0, T); -1 marks tokens that are never selected.
     Groups are taken in random order up to `share` of the row's tokens. The budget is rounded at random and the last
     group taken or left by its middle, so that `share` is met on average and not only bounded.
     """
-    rows, width = groups.shape
     eligible = groups >= 0
     index = groups.clamp_min(0)
-    sizes = torch.zeros(rows, width).scatter_add_(1, index, eligible.float())
-    order = torch.rand(rows, width, generator=rng).masked_fill(sizes == 0, 2.0).argsort(dim=1, stable=True)
+    sizes = torch.zeros(groups.shape).scatter_add_(1, index, eligible.float())
+    order = draws.words.masked_fill(sizes == 0, 2.0).argsort(dim=1, stable=True)
     in_order = sizes.gather(1, order)
     before = in_order.cumsum(1) - in_order
-    budget = share * eligible.sum(1, keepdim=True) + torch.rand(rows, 1, generator=rng) - 0.5
+    budget = share * eligible.sum(1, keepdim=True) + draws.rounding - 0.5
     taken = (in_order > 0) & (before + in_order / 2 <= budget)
     taken[:, 0] |= in_order[:, 0] > 0
-    return torch.zeros(rows, width, dtype=torch.bool).scatter(1, order, taken).gather(1, index) & eligible
+    return torch.zeros(groups.shape, dtype=torch.bool).scatter(1, order, taken).gather(1, index) & eligible
 
 
-def corrupt(
-    ids: Tensor, selected: Tensor, mask_id: int, words: Tensor, rates: MaskRates, rng: torch.Generator
-) -> Masked:
+def corrupt(ids: Tensor, selected: Tensor, mask_id: int, words: Tensor, rates: MaskRates, draws: Draws) -> Masked:
     """Replaces selected tokens by `mask_id` or by one of `words` (the ids of ordinary tokens), at the given rates."""
-    fate = torch.rand(ids.shape, generator=rng)
-    replacement = words[torch.randint(len(words), ids.shape, generator=rng)]
-    masked = selected & (fate < rates.masked)
-    swapped = selected & ~masked & (fate < rates.masked + rates.random)
+    replacement = words[(draws.replacements * len(words)).long()]
+    masked = selected & (draws.fates < rates.masked)
+    swapped = selected & ~masked & (draws.fates < rates.masked + rates.random)
     picks = selected.flatten().nonzero().squeeze(1)
-    spare = -len(picks) % PICK_MULTIPLE or (PICK_MULTIPLE if len(picks) == 0 else 0)
+    spare = -len(picks) % PICK_MULTIPLE if len(picks) else PICK_MULTIPLE
     return Masked(
         ids=torch.where(swapped, replacement, ids.masked_fill(masked, mask_id)),
         picks=torch.cat([picks, picks.new_zeros(spare)]),

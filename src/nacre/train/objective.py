@@ -144,6 +144,21 @@ class LanguageScore:
         return LanguageScore(self.nll + other.nll, self.tokens + other.tokens, self.bytes + other.bytes)
 
 
+@dataclass(frozen=True)
+class MaskedScore:
+    """Of hidden tokens: negative log-likelihood in nats, how many, how many were guessed right.
+
+    It depends on what was hidden: it is no likelihood of the text and has no bits per byte.
+    """
+
+    nll: float
+    tokens: int
+    correct: int
+
+    def __add__(self, other: MaskedScore) -> MaskedScore:
+        return MaskedScore(self.nll + other.nll, self.tokens + other.tokens, self.correct + other.correct)
+
+
 def load(name: str) -> type[Any]:
     """The objective class called `name` in the catalogue; its module is imported now."""
     if name not in CATALOGUE:

@@ -52,13 +52,13 @@ def balanced_indexes(labels: Sequence[int], how: Balance, *, seed: int, epoch: i
         raise ConfigError(f"no balance is called {how!r}", remedy="known: none, over, under")
     rng = np.random.default_rng([seed, epoch])
     if how == "none":
-        return rng.permutation(len(labels)).tolist()
+        return [int(row) for row in rng.permutation(len(labels))]
     given = np.asarray(labels)
     members = [np.flatnonzero(given == label) for label in np.unique(given)]
     sizes = [len(rows) for rows in members]
     wanted = (max if how == "over" else min)(sizes, default=0)
     drawn = [_draw(rows, wanted, rng) for rows in members]
-    return rng.permutation(np.concatenate(drawn)).tolist() if drawn else []
+    return [int(row) for row in rng.permutation(np.concatenate(drawn))] if drawn else []
 
 
 def _draw(rows: npt.NDArray[np.intp], wanted: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
