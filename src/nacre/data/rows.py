@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -20,21 +21,29 @@ def content(row: Row, fields: Iterable[str] | None = None) -> str:
     Tokens are joined by a space where both neighbours are not Chinese, so that a tagged sentence reads as its text.
     Raises DataError when the row has none of them.
     """
-    if fields is None:
-        fields = next((group for group in CONTENT_FIELDS if all(name in row for name in group)), ())
-        if not fields:
-            known = " | ".join("+".join(group) for group in CONTENT_FIELDS)
-            raise DataError(
-                f"a row has none of the content fields {known}; it has: {', '.join(map(repr, row)) or '(nothing)'}",
-                remedy="map the source's fields (config: fields) or name the fields to compare",
-            )
-    absent = [name for name in fields if name not in row]
+    names = content_fields(row) if fields is None else tuple(fields)
+    if len(names) == 1 and isinstance(row.get(names[0]), str):
+        only: str = row[names[0]]
+        return only
+    absent = [name for name in names if name not in row]
     if absent:
         raise DataError(
             f"a row has no field {absent[0]!r}; it has: {', '.join(map(repr, row)) or '(nothing)'}",
             remedy="name a field that every row has",
         )
-    return "\t".join(_flat(row[name]) for name in fields)
+    return "\t".join(_flat(row[name]) for name in names)
+
+
+def content_fields(row: Row) -> tuple[str, ...]:
+    """The fields that carry a row's content. Raises DataError when it has none of the known ones."""
+    for group in CONTENT_FIELDS:
+        if all(name in row for name in group):
+            return group
+    known = " | ".join("+".join(group) for group in CONTENT_FIELDS)
+    raise DataError(
+        f"a row has none of the content fields {known}; it has: {', '.join(map(repr, row)) or '(nothing)'}",
+        remedy="map the source's fields (config: fields) or name the fields to compare",
+    )
 
 
 def _flat(value: Any) -> str:
@@ -81,3 +90,8 @@ def _string_bytes(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_string_bytes, value.values()))
     return 0
+
+
+def digest64(text: str) -> int:
+    """64 bits of the BLAKE2b hash of a text: the same on every machine and in every run."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -1,0 +1,1 @@
+"""The rules of cleaning, a file per kind; `nacre.data.clean` holds their catalogue."""
