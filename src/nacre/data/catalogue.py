@@ -77,6 +77,11 @@ def entries() -> list[DataSet]:
     return [_located(one) for one in sorted(_catalogue().values(), key=lambda one: one.name)]
 
 
+def found() -> dict[str, Path]:
+    """Name -> folder of the sets that are on this machine, without those that come with the package."""
+    return {one.name: one.path for one in entries() if one.path is not None and not one.embedded}
+
+
 def describe(name: str) -> DataSet:
     """The entry of a name or alias, present or not. Raises ReferenceNotFound naming the closest."""
     by_name = _catalogue()
@@ -128,7 +133,7 @@ def fetch(name: str, progress: Progress | None = None) -> DataSet:
     return find(name)
 
 
-def resolve_data(rest: str) -> Resolved:
+def resolve(rest: str) -> Resolved:
     """What `data:NAME[/SPLIT]` names: the set's folder, or the file (or folder) in it called SPLIT.
 
     Its record is declared, not witnessed: licence and origin as the catalogue states them, digest of the stated
@@ -160,19 +165,19 @@ def resolve_data(rest: str) -> Resolved:
 
 def roots() -> list[Path]:
     """Folders in which sets are looked for, in order; each set is a folder of its name. Raises DataError."""
-    found: list[Path] = []
+    folders: list[Path] = []
     given = os.environ.get(DATA_VARIABLE)
     if given:
         folder = Path(given).expanduser()
         if not folder.is_dir():
             raise DataError(f"{DATA_VARIABLE} names {folder}, which is no folder", remedy=f"correct {DATA_VARIABLE}")
-        found.append(folder)
+        folders.append(folder)
     repository = HERE.parents[2]
     for beside in (Path.cwd(), *([repository] if (repository / "pyproject.toml").is_file() else [])):
         folder = beside.parent / "shared" / "data"
-        if folder.is_dir() and folder not in found:
-            found.append(folder)
-    return [*found, _cache()]
+        if folder.is_dir() and folder not in folders:
+            folders.append(folder)
+    return [*folders, _cache()]
 
 
 def _cache() -> Path:

@@ -79,6 +79,12 @@ def find(name: str, *, fetch: bool = True, progress: Progress | None = None) -> 
     return folder
 
 
+def place(name: str) -> Path | None:
+    """The model's folder where it is on this machine; None where it is not. Downloads nothing."""
+    folder = _folder(describe(name))
+    return folder if folder.is_dir() else None
+
+
 def check(name: str) -> Path:
     """The folder of a model that is present, its weights compared with their checksum. Raises IntegrityError."""
     folder = find(name, fetch=False)
@@ -86,7 +92,7 @@ def check(name: str) -> Path:
     return folder
 
 
-def resolve_model(rest: str, *, fetch: bool = True) -> Resolved:
+def resolve(rest: str, *, fetch: bool = True) -> Resolved:
     """What `model:NAME` names, with a declared record of its licence and origin."""
     model = describe(rest)
     folder = find(rest, fetch=fetch)
