@@ -207,6 +207,8 @@ def _following(base: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str,
     if "image_size" in choices or "patch_size" in choices:
         side = choices.get("image_size", base["image_size"]) // choices.get("patch_size", base["patch_size"])
         changed["max_positions"] = side * side + 1
+    if "pad_id" in choices and base.get("positions_skip_padding"):
+        changed["position_offset"] = choices["pad_id"] + 1
     if "vocab_size" in choices:
         for token in ("bos_id", "eos_id"):
             if (base.get(token) or 0) >= choices["vocab_size"]:
