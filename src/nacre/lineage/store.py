@@ -75,6 +75,11 @@ class Store:
         top = self.root / "store"
         return sorted(folder.relative_to(top).as_posix() for folder in _name_folders(top) if _versions(folder))
 
+    def unrecorded(self) -> list[Path]:
+        """Version folders without a record: somebody took it away, for the store never writes one without."""
+        found = [item for folder in _name_folders(self.root / "store") for item in folder.iterdir()]
+        return sorted(item for item in found if item.name.isdecimal() and not (item / RECORD_NAME).exists())
+
     def versions(self, name: str) -> list[int]:
         """The complete versions of a name, oldest first."""
         return _versions(self.root / "store" / name)
