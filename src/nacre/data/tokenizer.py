@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
+from nacre.data.tokenizer_config import Algorithm, TokenizerConfig, check_config
 from nacre.data.tokenizer_files import read_folder, write_folder
 from nacre.data.tokenizer_style import STYLES
-from nacre.data.tokenizer_train import Algorithm, TokenizerConfig, Trained, build, check_config
+from nacre.data.tokenizer_train import Trained, build
 from nacre.errors import DataError
 from nacre.progress import Progress, Silent
 

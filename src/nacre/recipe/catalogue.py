@@ -9,7 +9,9 @@ from nacre.lazy import missing
 from nacre.recipe.stage import Stage
 
 # One line per stage. The modules named here are light: see the convention in `stage.py`.
-STAGES: dict[str, str] = {}
+STAGES: dict[str, str] = {
+    "tokenizer.train": "nacre.lifecycle.prepare.tokenizer:train_tokenizer",
+}
 
 
 def find(name: str) -> Stage:
