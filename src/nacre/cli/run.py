@@ -57,7 +57,8 @@ def run(args: Namespace) -> int:
 
     recipe = load(Path(args.recipe), args.overrides)
     watcher = Unwatched() if args.quiet else Printer()
-    results = run_recipe(recipe, open_store(args.store), RunOptions(args.only, args.device, args.tensorboard, watcher))
+    store = open_store(args.store, fetch=True)
+    results = run_recipe(recipe, store, RunOptions(args.only, args.device, args.tensorboard, watcher))
     if args.json:
         print(
             json.dumps(

@@ -10,7 +10,24 @@ from nacre.recipe.stage import Stage
 
 # One line per stage. The modules named here are light: see the convention in `stage.py`.
 STAGES: dict[str, str] = {
+    "data.prepare": "nacre.lifecycle.prepare.data:prepare",
+    "evaluate.classify": "nacre.lifecycle.evaluate.stages:classify",
+    "evaluate.generate": "nacre.lifecycle.evaluate.stages:generate",
+    "evaluate.images": "nacre.lifecycle.evaluate.stages:images",
+    "evaluate.language": "nacre.lifecycle.evaluate.stages:language",
+    "evaluate.tag": "nacre.lifecycle.evaluate.stages:tag",
+    "evaluate.translate": "nacre.lifecycle.evaluate.stages:translate",
+    "kernel.initialise": "nacre.tiers.pretrain.stages:initialise",
+    "pretrain.bert": "nacre.tiers.pretrain.stages:bert",
+    "pretrain.causal": "nacre.tiers.pretrain.stages:causal",
+    "pretrain.mlm": "nacre.tiers.pretrain.stages:mlm",
+    "pretrain.span": "nacre.tiers.pretrain.stages:span",
     "tokenizer.train": "nacre.lifecycle.prepare.tokenizer:train_tokenizer",
+    "tune.causal": "nacre.tiers.tune.stages:causal",
+    "tune.classify": "nacre.tiers.tune.stages:classify",
+    "tune.images": "nacre.tiers.tune.stages:images",
+    "tune.seq2seq": "nacre.tiers.tune.stages:seq2seq",
+    "tune.tag": "nacre.tiers.tune.stages:tag",
 }
 
 
@@ -23,7 +40,10 @@ def find(name: str) -> Stage:
     try:
         found = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise missing((error.name or module).partition(".")[0]) from error
+        package = (error.name or "nacre").partition(".")[0]
+        if package == "nacre":  # a line of the table that names nothing: a fault here, no missing extra
+            raise
+        raise missing(package) from error
     if not isinstance(found, Stage) or found.name != name:
         raise ConfigError(f"{target} is not the stage {name!r}", remedy="decorate it with @stage, or correct STAGES")
     return found

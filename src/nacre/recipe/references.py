@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from nacre.lineage.store import Resolved, Store
 
-# scheme -> "module:function" that resolves the rest of such a reference
-SCHEMES: dict[str, str] = {"data": "nacre.data.catalogue:resolve"}
 
+def open_store(root: Path | str | None = None, *, fetch: bool = False) -> Store:
+    """The store at `root` (default: `$NACRE_HOME`, else `.nacre`), with `data:NAME` and `model:NAME` understood.
 
-def open_store(root: Path | str | None = None) -> Store:
-    """The store at `root` (default: `$NACRE_HOME`, else `.nacre`), with `data:NAME` understood."""
+    With `fetch` a catalogued model that is absent is downloaded when it is first resolved.
+    """
     store = Store(Path(root).expanduser() if root is not None else None)
-    for scheme, target in SCHEMES.items():
-        store.register(scheme, _Lazily(target))
+    store.register("data", _data)
+    store.register("model", _fetched_model if fetch else _present_model)
     return store
 
 
-class _Lazily:
-    def __init__(self, target: str) -> None:
-        self._module, _, self._function = target.partition(":")
+def _data(rest: str) -> Resolved:
+    from nacre.data.catalogue import resolve
 
-    def __call__(self, rest: str) -> Resolved:
-        found = getattr(import_module(self._module), self._function)(rest)
-        assert isinstance(found, Resolved)  # the contract of a resolver
-        return found
+    return resolve(rest)
+
+
+def _present_model(rest: str) -> Resolved:
+    from nacre.data.models import resolve
+
+    return resolve(rest, fetch=False)
+
+
+def _fetched_model(rest: str) -> Resolved:
+    from nacre.data.models import resolve
+
+    return resolve(rest)

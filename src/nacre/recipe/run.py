@@ -105,7 +105,8 @@ def run(recipe: Recipe, store: Store, options: RunOptions | None = None) -> list
         products[step.name] = Resolved(result.ref, result.path, result.record)
         options.watcher.ends(result)
         results.append(result)
-    store.hashes.save()
+    with _translated(store.root):
+        store.hashes.save()
     return results
 
 
