@@ -202,10 +202,8 @@ def kernel_logits(kernel: Kernel, given: dict[str, Any]) -> list[Tensor]:
 
 def theirs_logits(model: Any, case: Case, given: dict[str, Any]) -> list[Tensor]:
     """The same from the model of `transformers`."""
-    if case.preset == "vit":
-        output = model(pixel_values=given["ids"])
-    else:
-        output = model(**_their_names(case, given))
+    named = {"pixel_values": given["ids"]} if case.preset == "vit" else _their_names(case, given)
+    output = model(**named)
     if case.head == "pretraining":
         return [_real(output.prediction_logits, given), output.seq_relationship_logits]
     logits = output.last_hidden_state if case.head == "none" else output.logits

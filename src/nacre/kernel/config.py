@@ -174,6 +174,11 @@ class KernelConfig:
         return self.ffn_size or 4 * self.hidden_size
 
     @property
+    def overflows_float16(self) -> bool:
+        """Whether float16 is refused: T5's feed-forward exceeds 65,504 in its published weights."""
+        return self.family == "t5"
+
+    @property
     def stack_layers(self) -> dict[str, int]:
         """The depth of each stack: `encoder`, `decoder` or both."""
         if self.layout == "encoder-decoder":
@@ -188,7 +193,8 @@ class KernelConfig:
     @property
     def needs_pooler(self) -> bool:
         """Whether the head reads the pooler: next-sentence prediction, and text classified by its first token."""
-        return self.head == "pretraining" or (self.head == "classify" and self.pooling == "cls" and not self.is_vision)
+        first = self.head == "classify" and self.pooling == "cls" and self.layout == "encoder" and not self.is_vision
+        return self.head == "pretraining" or first
 
     def window(self, layer: int) -> int | None:
         """The sliding window of one layer, None for full attention."""

@@ -47,7 +47,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Kernel:
     with torch.device("meta"):
         kernel = Kernel(config)
     state = _canonical(kernel, folder, stored, bool(given.get("nacre", {}).get("pooler") == "placeholder"))
-    if config.family == "t5" and any(tensor.dtype == torch.float16 for tensor in state.values()):
+    if config.overflows_float16 and any(tensor.dtype == torch.float16 for tensor in state.values()):
         _log.warning("T5 in float16 overflows in its feed-forward: loaded as float32")
         state = {name: tensor.float() for name, tensor in state.items()}
     kernel.load_state_dict(state, strict=True, assign=True)

@@ -264,5 +264,15 @@ class Kernel(nn.Module):
         if segments is not None and (both or cache is not None):
             what = "segments (packed documents) work for one stack without a cache"
             raise ConfigError(what, remedy="one text per row, with a mask")
+        if self.config.overflows_float16:
+            self._refuse_float16()
         if cache is not None and self.config.layout == "encoder":
             raise ConfigError("an encoder has no cache", remedy="leave cache out")
+
+    def _refuse_float16(self) -> None:
+        weight = self._token_matrix()
+        device = weight.device.type
+        cast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        if cast or weight.dtype == torch.float16:
+            what = "T5 in float16: its feed-forward leaves the range of float16 and the loss becomes NaN"
+            raise ConfigError(what, remedy="use bfloat16 or float32")
