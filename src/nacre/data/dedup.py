@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nacre.data.minhash import Signer, near_pairs
 from nacre.data.normal import normal
-from nacre.data.report import DropReport
+from nacre.data.report import DropReport, Step
 from nacre.data.rows import Row, canonical, content, digest64
 from nacre.errors import ConfigError
 
@@ -136,13 +136,10 @@ def keep(rows: Iterable[Row], clusters: Clusters, report: DropReport) -> Iterato
     """The survivors of `clusters`, which were found on the same `rows` in the same order."""
     tally = report.step(STEP)
     sizes = clusters.sizes
-    labels_seen: dict[int, str] = {}
+    targets = _Targets(clusters, tally)
     for row, cluster, survives in zip(rows, clusters.label.tolist(), clusters.survivor.tolist(), strict=True):
         size = tally.enter(row)
-        if sizes[cluster] > 1 and "label" in row:
-            known = labels_seen.setdefault(cluster, str(row["label"]))
-            if known != str(row["label"]):
-                tally.note("duplicates with different labels", f"{known} / {row['label']}: {content(row)}")
+        targets.compare(row, cluster)
         if survives:
             if sizes[cluster] > 1:
                 tally.note("clusters of duplicates", f"{sizes[cluster]} rows: {content(row)}")
@@ -150,3 +147,57 @@ def keep(rows: Iterable[Row], clusters: Clusters, report: DropReport) -> Iterato
             yield row
         else:
             tally.drop("duplicate", content(row))
+
+
+def keep_by_rank(
+    rows: Iterable[Row],
+    ranks: NDArray[np.int8],
+    clusters: Clusters,
+    report: DropReport,
+    *,
+    within: bool = True,
+    across: bool = True,
+) -> Iterator[Row]:
+    """Rows of splits that must not overlap: a row goes when its cluster reaches into a split of higher rank.
+
+    `ranks` (N,) gives each row's split: 0 train, 1 valid, 2 test. Test rows always stay. `within` also removes
+    duplicates inside rank 0, keeping the one with the smallest content hash. Without `across` overlaps are only noted.
+    """
+    tally = report.step("overlap")
+    names = ("train", "valid", "test")
+    highest = np.zeros(len(clusters.sizes), dtype=np.int8)
+    np.maximum.at(highest, clusters.label, ranks)
+    # Survivors among the rows of each (cluster, rank): train rows are never dropped for a twin that is gone too.
+    best = _survivors(clusters.label * 4 + ranks, clusters.digest)
+    for row, rank, top, first in zip(
+        rows, ranks.tolist(), highest[clusters.label].tolist(), best.tolist(), strict=True
+    ):
+        size = tally.enter(row)
+        if top > rank and across:
+            tally.drop(f"{names[rank]} row that is also in {names[top]}", content(row))
+            continue
+        if top > rank:
+            tally.note(f"{names[rank]} row that is also in {names[top]}", content(row))
+        if within and rank == 0 and not first:
+            tally.drop("duplicate within train", content(row))
+            continue
+        tally.leave(size=size)
+        yield row
+
+
+class _Targets:
+    """Notes duplicates that say different things: the same text with another label, the same tokens with other tags."""
+
+    def __init__(self, clusters: Clusters, tally: Step) -> None:
+        self._sizes, self._tally = clusters.sizes, tally
+        self._first: dict[int, str] = {}
+
+    def compare(self, row: Row, cluster: int) -> None:
+        field = next((name for name in ("label", "tags") if name in row), None)
+        if field is None or self._sizes[cluster] < 2:
+            return
+        target = row[field] if isinstance(row[field], str) else " ".join(map(str, row[field]))
+        first = self._first.setdefault(cluster, target)
+        if first != target:
+            what = f"duplicates with different {field.removesuffix('s')}s"
+            self._tally.note(what, f"{first} / {target}: {content(row)}")
