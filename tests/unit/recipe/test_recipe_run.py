@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from nacre.lineage.store import Store
 from nacre.recipe.plan import make
 from nacre.recipe.recipe import load
-from nacre.recipe.run import RunOptions, run
+from nacre.recipe.run import run
 
 
 def test_a_recipe_runs_once_and_is_cached_after(toy_folder: Path) -> None:
