@@ -6,11 +6,13 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from datetime import date
 from importlib.resources import files
 from itertools import combinations
 from typing import Any
 
 import pytest
+import yaml
 
 DESK = files("nacre") / "data" / "desk"
 TRAIN_ROWS, TEST_ROWS = 20, 7  # per intent and language
@@ -60,9 +62,7 @@ def _near_duplicates(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def test_desk_counts_per_intent_language_and_split(utterances: list[dict[str, Any]], labels: list[str]) -> None:
     counts = Counter((row["label"], row["lang"], row["split"]) for row in utterances)
     sizes = {"train": TRAIN_ROWS, "test": TEST_ROWS}
-    assert counts == {
-        (label, lang, split): n for label in labels for lang in ("en", "zh") for split, n in sizes.items()
-    }
+    assert counts == {(label, lang, split): n for label in labels for lang in LANGUAGES for split, n in sizes.items()}
 
 
 def test_desk_intents_are_described_in_both_languages(labels: list[str]) -> None:
@@ -144,3 +144,93 @@ def test_desk_utterances_vary_in_length_and_opening(utterances: list[dict[str, A
         assert sum(n <= shortest for n in lengths[lang]) >= 20
         assert sum(n >= longest for n in lengths[lang]) >= 20
     assert {key: counts.most_common(1) for key, counts in openings.items() if counts.most_common(1)[0][1] > 4} == {}
+
+
+# The knowledge base and its questions.
+
+LANGUAGES = ("en", "zh")
+MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+
+
+def _article(lang: str, slug: str) -> tuple[dict[str, Any], str]:
+    text = (DESK / "kb" / lang / f"{slug}.md").read_text(encoding="utf-8")
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body.strip()
+
+
+def _slugs(lang: str) -> list[str]:
+    return sorted(path.name.removesuffix(".md") for path in (DESK / "kb" / lang).iterdir())
+
+
+SLUGS = _slugs("en")
+
+
+def _numbers(text: str) -> set[str]:
+    """All figures of a text: thousands without comma, an English date such as 24 December as day and month."""
+    text = re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", text)
+    for number, month in enumerate(MONTHS, start=1):
+        text = re.sub(rf"(?<=[0-9]) {month}\b", f" / {number}", text)
+    return set(re.findall(r"[0-9]+(?:\.[0-9]+)*", text))
+
+
+def test_kb_has_the_same_articles_in_both_languages() -> None:
+    assert _slugs("zh") == SLUGS
+    assert len(SLUGS) >= 60
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_kb_front_matter_agrees_between_languages(slug: str, labels: list[str]) -> None:
+    (en, _), (zh, _) = _article("en", slug), _article("zh", slug)
+    assert set(en) == set(zh) == {"title", "topic", "intents", "updated"}
+    assert [en[key] for key in ("topic", "intents", "updated")] == [zh[key] for key in ("topic", "intents", "updated")]
+    assert isinstance(en["updated"], date)
+    assert en["intents"]
+    assert set(en["intents"]) <= set(labels)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_kb_articles_have_the_promised_length_and_script(slug: str) -> None:
+    (en_front, en), (zh_front, zh) = _article("en", slug), _article("zh", slug)
+    assert 110 <= len(en.split()) <= 220
+    assert 180 <= len(re.sub(r"\s", "", zh)) <= 350
+    assert not re.search(r"[\u4e00-\u9fff]", en_front["title"] + en)
+    assert len(re.findall(r"[\u4e00-\u9fff]", zh)) > 140
+    for text in (en_front["title"], en, zh_front["title"], zh):
+        assert text == unicodedata.normalize("NFC", text)
+        assert not re.search(r"@|https?:|www\.|[0-9]{5}", text)
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_kb_states_the_same_figures_in_both_languages(slug: str) -> None:
+    (en_front, en), (zh_front, zh) = _article("en", slug), _article("zh", slug)
+    assert _numbers(en_front["title"] + "\n" + en) == _numbers(zh_front["title"] + "\n" + zh)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_kb_titles_differ_and_every_intent_has_an_article(lang: str, labels: list[str]) -> None:
+    fronts = [_article(lang, slug)[0] for slug in SLUGS]
+    assert len({front["title"] for front in fronts}) == len(SLUGS)
+    assert {intent for front in fronts for intent in front["intents"]} == set(labels)
+
+
+def test_questions_ask_every_article_once_per_language() -> None:
+    questions = _rows("questions.jsonl")
+    assert all(set(row) == {"id", "query", "lang", "relevant"} for row in questions)
+    assert len({row["id"] for row in questions}) == len(questions)
+    asked = Counter((row["lang"], slug) for row in questions for slug in row["relevant"])
+    assert asked == {(lang, slug): 1 for lang in LANGUAGES for slug in SLUGS}
+    assert all(len(row["relevant"]) == 1 for row in questions)
+    for row in questions:
+        assert bool(re.search(r"[\u4e00-\u9fff]", row["query"])) == (row["lang"] == "zh"), row["query"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_questions_repeat_neither_an_utterance_nor_a_sentence_of_their_article(
+    utterances: list[dict[str, Any]], lang: str
+) -> None:
+    questions = [row for row in _rows("questions.jsonl") if row["lang"] == lang]
+    known = {run for row in utterances if row["lang"] == lang for run in _runs(row["text"], lang)}
+    assert [row["query"] for row in questions if _runs(row["query"], lang) & known] == []
+    for row in questions:
+        front, body = _article(lang, row["relevant"][0])
+        assert not _runs(row["query"], lang) & _runs(f"{front['title']}\n{body}", lang), row["query"]
