@@ -80,8 +80,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for tuple_field in ("betas", "freeze"):
-            object.__setattr__(self, tuple_field, tuple(getattr(self, tuple_field)))
+        _check_types(self)
+        for listed in ("betas", "freeze"):
+            object.__setattr__(self, listed, tuple(getattr(self, listed)))
         _check_choices(self)
         _check_ranges(self)
         _check_together(self)
@@ -98,6 +99,25 @@ class TrainConfig:
 
 def _refuse(config: TrainConfig, name: str, remedy: str) -> ConfigError:
     return ConfigError(f"training option {name} = {getattr(config, name)!r} cannot be used", remedy=remedy)
+
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "give a whole number"),
+    "float": ((int, float), "give a number (YAML reads 2e-4 as text: write 2.0e-4)"),
+    "bool": ((bool,), "give true or false"),
+    "str": ((str,), "give a name"),
+    "tuple": ((tuple, list), "give a list"),
+}
+
+
+def _check_types(config: TrainConfig) -> None:
+    for field in fields(config):
+        value, declared = getattr(config, field.name), str(field.type)
+        allowed, remedy = _KINDS[declared.split("[")[0].split(" ")[0]]
+        if value is None and "None" in declared:
+            continue
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise _refuse(config, field.name, remedy)
 
 
 def _check_choices(config: TrainConfig) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +39,7 @@ class Learner:
     ) -> None:
         self.kernel, self.config, self.progress = kernel.to(resolved.device), config, progress
         self.device, self.world, self.precision = resolved.device, resolved.world, resolved.precision
+        self.micro_batch = resolved.micro_batch
         self._trainable_before = {name for name, p in kernel.named_parameters() if p.requires_grad}
         if config.freeze:
             frozen = optim.freeze(kernel, config.freeze)
@@ -61,9 +63,9 @@ class Learner:
         finite leaves the weights as they were.
         """
         self.optimizers.set_rate(factor)
-        batches = [(part.number, part.batch.to(self.device, non_blocking=True)) for part in parts]
+        parts = [replace(part, batch=part.batch.to(self.device, non_blocking=True)) for part in parts]
         while True:
-            loss, norm = self._gradient(step, batches, max(1, count))
+            loss, norm = self._gradient(step, parts, max(1, count))
             if self.scaler is None or self.scaler.accepted(math.isfinite(float(norm)), step):
                 break
             self.progress.note("overflow, the step is repeated", step=step + 1, scale=self.scaler.scale)
@@ -77,23 +79,30 @@ class Learner:
         self.optimizers.zero_grad()
         return loss, norm
 
-    def _gradient(self, step: int, batches: Sequence[tuple[int, Any]], count: int) -> tuple[Tensor, Tensor]:
+    def _gradient(self, step: int, parts: Sequence[Part], count: int) -> tuple[Tensor, Tensor]:
         """Leaves the gradient of the whole batch in the weights."""
         self.optimizers.zero_grad()
         scale = self.scaler.scale if self.scaler else 1.0
         total = torch.zeros((), device=self.device)
-        for number, batch in batches:
-            torch.manual_seed(seed_of("dropout", self.config.seed, step, number))
-            with autocast(self.precision, self.device):
-                loss = self.loss(self.kernel, batch)
+        for part in parts:
+            torch.manual_seed(seed_of("dropout", self.config.seed, step, part.number))
+            with autocast(self.precision, self.device), self._compiled_for(part.rows):
+                loss = self.loss(self.kernel, part.batch)
             torch.autograd.backward(loss.sum * (scale / count))
             self.weights.collect_gradients()
-            total = total + loss.sum.detach()
+            total += loss.sum.detach()
         self.world.sum_gradients(self.trained)
         gradients = self._gradients()
         if self.scaler:
             torch._foreach_mul_(gradients, 1 / scale)
         return self.world.sum(total), torch.nn.utils.get_total_norm(gradients)
+
+    def _compiled_for(self, rows: int) -> AbstractContextManager[object]:
+        """Parts that are cut short run as they are: code compiled for one of them would be used once an epoch."""
+        if self.config.compile and rows != self.micro_batch:
+            eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+            return eager
+        return nullcontext()
 
     def _gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self.trained if weight.grad is not None]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ class Part:
 
     number: int
     batch: Batch
+    rows: int
     count: int
     tokens: int  # real positions
     slots: int  # positions with padding
@@ -48,7 +49,8 @@ def collate_part(objective: Objective[Any, Any], examples: list[Any], rng: torch
     """One micro batch with its counts, known before any forward pass."""
     batch = objective.collate(examples, rng)
     longest = max(objective.length(example) for example in examples)
-    return Part(number, batch, int(objective.count(batch)), int(objective.tokens(batch)), longest * len(examples))
+    count, tokens, rows = int(objective.count(batch)), int(objective.tokens(batch)), len(examples)
+    return Part(number, batch, rows, count, tokens, slots=longest * rows)
 
 
 class _From(Sampler[int]):
@@ -56,13 +58,13 @@ class _From(Sampler[int]):
         self.start = start
 
     def __iter__(self) -> Iterator[int]:
-        return count(self.start)
+        return itertools.count(self.start)
 
 
-def steps_from(start: int, steps: Steps, workers: int) -> Iterator[list[Part]]:
-    """The parts of steps `start`, `start + 1` and so on without end; the caller stops."""
+def steps_from(start: int, steps: Steps, workers: int) -> Generator[list[Part], None, None]:
+    """The parts of steps `start`, `start + 1` and so on without end. Close it: that ends the workers."""
     if not workers:
-        return map(steps.__getitem__, count(start))
+        yield from map(steps.__getitem__, itertools.count(start))
     loader = DataLoader(
         steps,
         batch_size=None,
@@ -72,7 +74,7 @@ def steps_from(start: int, steps: Steps, workers: int) -> Iterator[list[Part]]:
         # A generator of its own: the loader would otherwise draw from the global one, which a resume could not repeat.
         generator=torch.Generator().manual_seed(0),
     )
-    return iter(loader)
+    yield from loader
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,14 +116,14 @@ class Trainer:
         self.task.kernel.train()
         if self.step and self._evaluation_is_due():
             self._evaluate()
-        windows = steps_from(self.step, self.steps, self.config.workers)
-        while not self._finished():
-            parts = next(windows)
-            agreed = self._agree(parts)
-            if agreed.stop:
-                raise Interrupted(self.step, self._save())
-            self._train_step(parts, agreed)
-            self._after_step()
+        with closing(steps_from(self.step, self.steps, self.config.workers)) as windows:
+            while not self._finished():
+                parts = next(windows)
+                agreed = self._agree(parts)
+                if agreed.stop:
+                    raise Interrupted(self.step, self._save())
+                self._train_step(parts, agreed)
+                self._after_step()
         return self._close()
 
     @property

@@ -22,6 +22,9 @@ class Layered(Protocol):
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
         """(name, module) from the input to the output."""
 
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of nn.Module."""
+
 
 def freeze(kernel: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Takes the parameters whose names match a glob pattern out of training; their names.
@@ -59,38 +62,43 @@ class Place:
     rate: float  # factor of the rate of its optimiser
 
 
-def place(kernel: nn.Module, names: Sequence[str], config: TrainConfig) -> dict[str, Place]:
+def place(kernel: Layered, names: Sequence[str], config: TrainConfig) -> dict[str, Place]:
     """Where each of the trainable parameters `names` goes; each exactly once.
 
-    Muon takes matrices inside the layers of the kernel, and of those no embedding; everything else goes to AdamW.
-    Matrices decay; norms, biases and other vectors never do.
+    Muon takes the matrices inside numbered layers; embeddings, heads, norms and biases go to AdamW. Matrices decay;
+    norms, biases and other vectors never do. Under `layer_decay` the top (heads, last norm) has the full rate, each
+    numbered layer below it that factor less, and the embeddings the lowest.
     """
-    inner = _depths(kernel)
-    tables = {name for name, module in kernel.named_modules() if isinstance(module, nn.Embedding)}
-    parameters = dict(kernel.named_parameters())
-    top = max(inner.values(), default=0)
+    depths = _depths(kernel)
+    top = max(depths.values(), default=0)
     places: dict[str, Place] = {}
+    parameters = dict(kernel.named_parameters())
     for name in names:
-        owner = name.rpartition(".")[0]
-        depth = next((inner[prefix] for prefix in _parents(name) if prefix in inner), None)
-        matrix = parameters[name].ndim >= 2
-        hidden = parameters[name].ndim == 2 and depth is not None and owner not in tables
+        owner = next((prefix for prefix in _parents(name) if prefix in depths), None)
+        hidden = owner is not None and _is_numbered(owner) and parameters[name].ndim == 2
         optimizer = "adamw" if config.optimizer == "muon" and not hidden else config.optimizer
-        below = top - depth if depth is not None else (top + 1 if owner in tables else 0)
-        places[name] = Place(optimizer, decays=matrix, rate=config.layer_decay**below)
+        rate = config.layer_decay ** (top - depths[owner]) if owner is not None else 1.0
+        places[name] = Place(optimizer, decays=parameters[name].ndim >= 2, rate=rate)
     return places
 
 
 def _parents(name: str) -> Iterator[str]:
-    while name:
-        name = name.rpartition(".")[0]
+    while name := name.rpartition(".")[0]:
         yield name
 
 
-def _depths(kernel: nn.Module) -> dict[str, int]:
-    """Name of each layer -> its depth, from 0 at the input."""
-    layers = getattr(kernel, "layers", None)
-    return {name: depth for depth, (name, _) in enumerate(layers())} if callable(layers) else {}
+def _is_numbered(layer: str) -> bool:
+    return layer.rpartition(".")[2].isdigit()
+
+
+def _depths(kernel: Layered) -> dict[str, int]:
+    """Name of each layer -> its depth: 0 below the first numbered layer, then one more with each of them."""
+    depths: dict[str, int] = {}
+    n_numbered = 0
+    for name, _ in kernel.layers():
+        n_numbered += _is_numbered(name)
+        depths[name] = n_numbered if _is_numbered(name) or not n_numbered else n_numbered + 1
+    return depths
 
 
 class Optimizers:
@@ -121,7 +129,7 @@ class Optimizers:
             part.load_state_dict(state)
 
 
-def build(kernel: nn.Module, weights: Mapping[str, Tensor], config: TrainConfig) -> Optimizers:
+def build(kernel: Layered, weights: Mapping[str, Tensor], config: TrainConfig) -> Optimizers:
     """The optimisers of `config` over `weights`: the trainable parameters of `kernel` by name, or their masters."""
     grouped: defaultdict[Place, list[Tensor]] = defaultdict(list)
     for name, where in place(kernel, list(weights), config).items():

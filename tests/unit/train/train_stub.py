@@ -29,8 +29,11 @@ class StubKernel(nn.Module):
         self.to(dtype)
 
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
+        yield "embed", self.embed
         for i, block in enumerate(self.blocks):
             yield f"blocks.{i}", block
+        yield "norm", self.norm
+        yield "head", self.head
 
     def set_checkpointing(self, on: bool) -> None:
         self.recompute = on
@@ -39,10 +42,12 @@ class StubKernel(nn.Module):
         x = self.embed(ids)
         for block in self.blocks:
             x = checkpoint(self._block, block, x, use_reentrant=False) if self.recompute else self._block(block, x)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     def _block(self, block: nn.Module, x: Tensor) -> Tensor:
-        return x + self.dropout(torch.tanh(block(x)))
+        out: Tensor = x + self.dropout(torch.tanh(block(x)))
+        return out
 
 
 @dataclass(frozen=True)
