@@ -7,60 +7,14 @@ logits (float64 logits keep float64); the caller divides by the count, once per 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from nacre.errors import ConfigError
 from nacre.train.objective import IGNORE
-
-
-@dataclass(frozen=True)
-class TokenLoss:
-    """How the loss of a token is computed.
-
-    `softcap` c bounds logits to (-c, c) by c * tanh(logits / c) (Gemma 2, section 2); `z_loss` adds that many times the
-    squared log-partition (PaLM, section 5); `chunk` positions at a time go through the head, 0 means all at once.
-    """
-
-    label_smoothing: float = 0.0
-    softcap: float | None = None
-    z_loss: float = 0.0
-    chunk: int = 0
-
-    def __post_init__(self) -> None:
-        _check_share("label_smoothing", self.label_smoothing)
-        if self.softcap is not None and self.softcap <= 0:
-            raise ConfigError(f"softcap is {self.softcap}", remedy="give a positive bound, or leave it out")
-        if self.z_loss < 0 or self.chunk < 0:
-            raise ConfigError(f"z_loss is {self.z_loss}, chunk is {self.chunk}", remedy="give values of 0 or more")
-
-
-@dataclass(frozen=True)
-class ClassLoss:
-    """How the loss of a row is computed.
-
-    `weights`: one per class, best with mean 1 over the training rows (`nacre.train.sampling.class_weights`);
-    `focal_gamma` multiplies the loss of a row by (1 - p)^gamma, where p is the probability of its class
-    (Lin et al. 2017, equation 4; the weights are its alpha).
-    """
-
-    label_smoothing: float = 0.0
-    focal_gamma: float = 0.0
-    weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _check_share("label_smoothing", self.label_smoothing)
-        if self.focal_gamma < 0:
-            raise ConfigError(f"focal_gamma is {self.focal_gamma}", remedy="give 0 (off) or more; 2 is customary")
-        if self.focal_gamma and self.label_smoothing:
-            raise ConfigError(
-                "focal_gamma and label_smoothing are both set, and their product is defined nowhere",
-                remedy="set one of them to 0",
-            )
+from nacre.train.objectives.config import ClassLoss, TokenLoss
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, how: TokenLoss | None = None) -> tuple[Tensor, Tensor]:
@@ -137,8 +91,3 @@ def capped(logits: Tensor, softcap: float | None) -> Tensor:
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise ConfigError(f"{name} is {value}", remedy="give a share from 0 (off) up to, but not including, 1")

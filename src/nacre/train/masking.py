@@ -8,29 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nacre.errors import ConfigError
 from nacre.train.objective import IGNORE
+from nacre.train.objectives.config import MaskRates
 
 # The masked positions of a batch are filled up to a multiple of this many: few shapes for a compiled head.
 PICK_MULTIPLE = 16
-
-
-@dataclass(frozen=True)
-class MaskRates:
-    """`selected`: share of the tokens that are predicted. Of these, `masked` become the mask token, `random` become
-    another token, and the rest stay what they are."""
-
-    selected: float = 0.15
-    masked: float = 0.8
-    random: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.selected < 1:
-            raise ConfigError(f"selected is {self.selected}", remedy="give a share between 0 and 1; 0.15 is customary")
-        if self.masked < 0 or self.random < 0 or self.masked + self.random > 1:
-            raise ConfigError(
-                f"masked is {self.masked} and random is {self.random}", remedy="give shares that add up to at most 1"
-            )
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ class Tallied:
         self.truncated: Counter[str] = Counter()
         self.noted: Counter[str] = Counter()
 
+    def note(self, what: str, n: int) -> None:
+        """Counts `n` of something in `noted`, if there were any."""
+        if n:
+            self.noted[what] += n
+
     def check(self, kernel: Kernel) -> None:
         del kernel
 
@@ -176,7 +181,7 @@ def prepare(
     Raises DataError with the number of the row (from 1), the field and a remedy; also when nothing is left.
     """
     dropped_before = Counter(objective.dropped)
-    examples: list[E] = []
+    encoded: list[E] = []
     number = 0
     for number, row in enumerate(rows, 1):
         try:
@@ -184,21 +189,21 @@ def prepare(
         except DataError as error:
             raise DataError(f"{source}, row {number}: {error.message}", remedy=error.remedy) from error
         if example is not None:
-            examples.append(example)
+            encoded.append(example)
+    try:
+        examples = objective.arrange(encoded) if encoded else []
+        if training and examples:
+            objective.fit(examples)
+    except DataError as error:
+        raise DataError(f"{source}: {error.message}", remedy=error.remedy) from error
     if not examples:
         dropped = objective.dropped - dropped_before
         why = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common()) or "it is empty"
         raise DataError(
-            f"{source}: none of {number:,} rows can be trained on ({why})",
+            f"{source}: none of {number:,} rows can be used ({why})",
             remedy="check the path and the fields of the rows, or loosen the cleaning filters",
         )
-    try:
-        examples = objective.arrange(examples)
-        if training:
-            objective.fit(examples)
-        return examples
-    except DataError as error:
-        raise DataError(f"{source}: {error.message}", remedy=error.remedy) from error
+    return examples
 
 
 def text_field(row: Row, name: str) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nacre.errors import ConfigError, DataError
-
-Weighting = Literal["none", "inverse", "effective"]
-Balance = Literal["none", "over", "under"]
+from nacre.train.objectives.config import Balance, Weighting
 
 
 def class_weights(counts: Sequence[int], how: Weighting, beta: float = 0.999) -> tuple[float, ...] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +14,13 @@ from torch import Tensor
 from nacre.data.pack import PackReport, pack, stream
 from nacre.errors import ConfigError
 from nacre.train.arrays import Int32s, Int64s, bytes_per_token, padded_length, stack
-from nacre.train.loss import TokenLoss, head_cross_entropy, token_nll
+from nacre.train.loss import head_cross_entropy, token_nll
 from nacre.train.objective import IGNORE, Batch, LanguageScore, Loss, Row, Tallied, check_kernel, is_blank, text_field
+from nacre.train.objectives.config import CausalConfig
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class CausalConfig:
-    """`context`: positions of a block. `packing`: how documents share blocks.
-
-    - `documents`: several in a block, isolated from each other, positions restart with each;
-    - `stream`: all documents as one text, cut into blocks, each seeing those before it in its block (GPT-2);
-    - `none`: one document, or one piece of a longer one, per example.
-
-    `add_eos`: end every document with the end-of-sequence token, and train it. `count_bytes`: keep the bytes that
-    every token spells, for `predict`.
-    """
-
-    context: int = 256
-    packing: Literal["documents", "stream", "none"] = "documents"
-    add_eos: bool = True
-    count_bytes: bool = False
-    loss: TokenLoss = field(default_factory=TokenLoss)
 
 
 @dataclass(frozen=True)
@@ -139,7 +121,7 @@ class Causal(Tallied):
                 CausalExample(tuple(runs[piece.document].part(piece.start, piece.stop) for piece in block))
                 for block in packed
             ]
-        self.noted["texts cut into several examples"] += sum(len(run) > size for run in runs)
+        self.note("texts cut into several examples", sum(len(run) > size for run in runs))
         return [
             CausalExample((run.part(start, min(start + size, len(run))),))
             for run in runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,26 +13,14 @@ from torch import Tensor
 
 from nacre.errors import ConfigError, DataError, closest
 from nacre.train.arrays import Int32s, real_positions, stack
-from nacre.train.loss import ClassLoss, class_loss
+from nacre.train.loss import class_loss
 from nacre.train.objective import Batch, Loss, Row, Tallied, check_kernel, text_field
-from nacre.train.sampling import Weighting, class_weights
+from nacre.train.objectives.config import ClassifyConfig, ClassLoss, Weighting
+from nacre.train.sampling import class_weights
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class ClassifyConfig:
-    """`context`: tokens of an example, special ones included; longer texts are cut at the end and counted.
-
-    `weighting` weighs the classes by their training rows (see `class_weights`, whose `beta` this is).
-    """
-
-    context: int = 128
-    weighting: Weighting = "none"
-    beta: float = 0.999
-    loss: ClassLoss = field(default_factory=ClassLoss)
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class Labelled(Tallied):
             )
         missing = len(self.labels) - len(found)
         if missing:
-            self.noted["classes without a training row"] += missing
+            self.note("classes without a training row", missing)
         weights = class_weights([found[index] for index in range(len(self.labels))], self._weighting, self._beta)
         if weights is not None:
             self.how = replace(self.how, weights=weights)
@@ -103,7 +91,7 @@ class Labelled(Tallied):
         if name not in self._index:
             raise DataError(
                 f"the label {name!r} is not among the {len(self.labels)} classes of the training data",
-                remedy=f"{closest(name, self.labels)} Otherwise train with rows of it, or remove the row.",
+                remedy=f"{closest(name, self.labels)}; or train with rows of it, or remove the row",
             )
         return self._index[name]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,26 +12,12 @@ import torch
 from torch import Tensor
 
 from nacre.errors import ConfigError, DataError
-from nacre.train.loss import ClassLoss
 from nacre.train.objective import Batch, Row
 from nacre.train.objectives.classify import Labelled, check_labels
-from nacre.train.sampling import Weighting
+from nacre.train.objectives.config import ImageConfig
 
 if TYPE_CHECKING:
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """Images are (`channels`, `size`, `size`); values become (value - `mean`) / `std`."""
-
-    size: int
-    channels: int = 1
-    mean: float = 0.0
-    std: float = 1.0
-    weighting: Weighting = "none"
-    beta: float = 0.999
-    loss: ClassLoss = field(default_factory=ClassLoss)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,25 +13,15 @@ from torch import Tensor
 
 from nacre.errors import ConfigError
 from nacre.train.arrays import real_positions, stack
-from nacre.train.loss import TokenLoss, cross_entropy
-from nacre.train.masking import Draws, MaskRates, corrupt, draw, select
+from nacre.train.loss import cross_entropy
+from nacre.train.masking import Draws, corrupt, draw, select
 from nacre.train.objective import Batch, Loss, MaskedScore, Row, Tallied, check_kernel, is_blank, text_field
+from nacre.train.objectives.config import MaskedConfig, TokenLoss
 from nacre.train.wordgroups import WordTokens, cut_evenly, grouped
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class MaskedConfig:
-    """`context`: tokens of an example, special ones included. `whole_words`: mask all tokens of a word or none, Chinese
-    words by segmenter (Cui et al. 2021, "Pre-training with whole word masking for Chinese BERT")."""
-
-    context: int = 128
-    whole_words: bool = True
-    rates: MaskRates = field(default_factory=MaskRates)
-    loss: TokenLoss = field(default_factory=TokenLoss)
 
 
 @dataclass(frozen=True)
@@ -88,9 +78,11 @@ class MaskedLM(Tallied):
     def arrange(self, examples: Sequence[WordTokens]) -> list[WordTokens]:
         """Parts of at most the context, each with the special tokens around it."""
         room = self.config.context - self._around
-        self.noted["texts cut into several examples"] += sum(len(example) > room for example in examples)
+        self.note("texts cut into several examples", sum(len(example) > room for example in examples))
         parts = [part for example in examples for part in cut_evenly(example, room)]
-        self.dropped["parts of texts without a token that can be masked"] += sum(not part.maskable for part in parts)
+        unmaskable = sum(not part.maskable for part in parts)
+        if unmaskable:
+            self.dropped["parts of texts without a token that can be masked"] += unmaskable
         return [self._framed(part) for part in parts if part.maskable]
 
     def length(self, example: WordTokens) -> int:

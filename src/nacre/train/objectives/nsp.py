@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from nacre.errors import ConfigError, DataError
 from nacre.train.arrays import real_positions, stack
-from nacre.train.loss import TokenLoss, token_losses
-from nacre.train.masking import Draws, Masked, MaskRates, corrupt, draw, select
+from nacre.train.loss import token_losses
+from nacre.train.masking import Draws, Masked, corrupt, draw, select
 from nacre.train.objective import IGNORE, Batch, Loss, Row, Tallied, check_kernel, is_blank, text_field
+from nacre.train.objectives.config import PairConfig
 from nacre.train.objectives.mlm import ordinary_ids
 from nacre.train.wordgroups import WordTokens, cut_evenly, grouped, joined
 
@@ -33,33 +34,16 @@ _N_SPECIAL = 3
 FOLLOWS, DOES_NOT = 0, 1
 
 
-@dataclass(frozen=True)
-class PairConfig:
-    """`context`: tokens of a pair, special ones included. `relation`: what the second part is when it does not follow:
-
-    - `nsp`: sentences of another document;
-    - `sop`: the sentences before it, the two parts exchanged.
-
-    `rates`: what is masked besides; None trains the relation alone.
-    """
-
-    context: int = 128
-    relation: Literal["nsp", "sop"] = "nsp"
-    whole_words: bool = True
-    rates: MaskRates | None = field(default_factory=MaskRates)
-    loss: TokenLoss = field(default_factory=TokenLoss)
-
-
 Sentences = tuple[WordTokens, ...]
 
 
 @dataclass(frozen=True)
 class PairExample:
-    """Consecutive sentences of one document, at least two once arranged; `others` are those of every document."""
+    """Consecutive sentences of `document`, at least two once arranged; `documents` holds those of every document."""
 
     sentences: Sentences
     document: int = 0
-    others: tuple[tuple[Sentences, ...], ...] = ()
+    documents: tuple[Sentences, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +111,7 @@ class SentencePairs(Tallied):
         pieces = [grouped(self.tokenizer, text, self.config.whole_words) for text in texts]
         sentences = [sentence for sentence in pieces if len(sentence)]
         if len(sentences) == 1 and len(sentences[0]) > 1:
-            self.noted["documents of one sentence, halved"] += 1
+            self.note("documents of one sentence, halved", 1)
             sentences = cut_evenly(sentences[0], -(-len(sentences[0]) // 2))
         if len(sentences) < 2:
             self.dropped["documents of one token, which make no pair"] += 1
@@ -141,11 +125,11 @@ class SentencePairs(Tallied):
                 "next-sentence prediction takes its wrong pairs from other documents, and there is only one",
                 remedy="give one row per document, or set relation: sop",
             )
-        documents = tuple(self._stretches(example.sentences) for example in examples)
+        documents = tuple(self._pieces(example.sentences) for example in examples)
         return [
             PairExample(stretch, document, documents)
-            for document, stretches in enumerate(documents)
-            for stretch in stretches
+            for document, pieces in enumerate(documents)
+            for stretch in self._stretches(pieces)
         ]
 
     def length(self, example: PairExample) -> int:
@@ -205,11 +189,16 @@ class SentencePairs(Tallied):
         hidden = kernel(batch.ids, mask=batch.mask, token_types=batch.token_types).hidden
         return PairPrediction(kernel.nsp_logits(hidden).float().softmax(-1)[:, FOLLOWS].cpu(), batch.relations.cpu())
 
-    def _stretches(self, sentences: Sentences) -> tuple[Sentences, ...]:
-        """Runs of whole sentences that fit the context, two or more each; longer sentences are cut and counted."""
+    def _pieces(self, sentences: Sentences) -> Sentences:
+        """The sentences, those longer than half the context cut and counted: two always fit."""
         longest = self._room // 2
-        self.noted["sentences longer than half the context, cut"] += sum(len(one) > longest for one in sentences)
-        pieces = [piece for one in sentences for piece in (cut_evenly(one, longest) if len(one) > longest else [one])]
+        self.note("sentences longer than half the context, cut", sum(len(one) > longest for one in sentences))
+        return tuple(
+            piece for one in sentences for piece in (cut_evenly(one, longest) if len(one) > longest else [one])
+        )
+
+    def _stretches(self, pieces: Sentences) -> list[Sentences]:
+        """Runs of whole sentences that fit the context, two or more each."""
         stretches: list[list[WordTokens]] = [[]]
         for piece in pieces:
             if sum(map(len, stretches[-1])) + len(piece) > self._room:
@@ -218,7 +207,7 @@ class SentencePairs(Tallied):
         if len(stretches[-1]) == 1 and len(stretches) > 1:
             # The last sentence alone makes no pair: it takes its predecessor along, which so occurs twice.
             stretches[-1].insert(0, stretches[-2][-1])
-        return tuple(tuple(stretch) for stretch in stretches)
+        return [tuple(stretch) for stretch in stretches]
 
     def _pair(self, example: PairExample, relation: int, rng: torch.Generator) -> tuple[WordTokens, WordTokens]:
         sentences = example.sentences
@@ -231,13 +220,16 @@ class SentencePairs(Tallied):
         return first, self._elsewhere(example, len(second), self._room - len(first), rng)
 
     def _elsewhere(self, example: PairExample, wanted: int, room: int, rng: torch.Generator) -> WordTokens:
-        """Sentences of another document, until they are as long as what they stand for: length tells nothing."""
-        other = _below(len(example.others) - 1, rng)
-        stretches = example.others[other + (other >= example.document)]
-        stretch = stretches[_below(len(stretches), rng)]
-        start = _below(len(stretch), rng)
-        taken, length = [stretch[start]], len(stretch[start])
-        for sentence in stretch[start + 1 :]:
+        """Sentences of another document, as long as what they stand for where they can be: length must tell nothing."""
+        other = _below(len(example.documents) - 1, rng)
+        sentences = example.documents[other + (other >= example.document)]
+        last_start, left = len(sentences) - 1, len(sentences[-1])
+        while left < wanted and last_start > 0:
+            last_start -= 1
+            left += len(sentences[last_start])
+        start = _below(last_start + 1, rng)
+        taken, length = [sentences[start]], len(sentences[start])
+        for sentence in sentences[start + 1 :]:
             if length >= wanted or length + len(sentence) > room:
                 break
             taken.append(sentence)

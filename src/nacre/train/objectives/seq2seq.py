@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,24 +12,13 @@ from torch import Tensor
 
 from nacre.errors import ConfigError
 from nacre.train.arrays import Int32s, bytes_per_token, real_positions, stack
-from nacre.train.loss import TokenLoss, head_cross_entropy, token_nll
+from nacre.train.loss import head_cross_entropy, token_nll
 from nacre.train.objective import IGNORE, Batch, LanguageScore, Loss, Row, Tallied, check_kernel, text_field
+from nacre.train.objectives.config import Seq2SeqConfig, TokenLoss
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class Seq2SeqConfig:
-    """`context`, `target_context`: tokens of a source and of a target, their ends included. Longer ones are cut and
-    counted; a target that was cut has no end to be trained. `start_id` begins the decoder's input (None: padding, as
-    T5 does)."""
-
-    context: int = 256
-    target_context: int = 256
-    start_id: int | None = None
-    loss: TokenLoss = field(default_factory=TokenLoss)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,31 +10,13 @@ import torch
 
 from nacre.errors import ConfigError
 from nacre.train.arrays import Int32s
-from nacre.train.loss import TokenLoss
 from nacre.train.objective import MaskedScore, Row, is_blank, text_field
+from nacre.train.objectives.config import SpanConfig
 from nacre.train.objectives.seq2seq import EncoderDecoder, Seq2SeqBatch, SourceTarget
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class SpanConfig:
-    """`context`: the most tokens that encoder and decoder see of one example. `density`: share of the text that is
-    noise, `mean_span`: its mean span in tokens. `start_id` as in `Seq2SeqConfig`."""
-
-    context: int = 256
-    density: float = 0.15
-    mean_span: float = 3.0
-    start_id: int | None = None
-    loss: TokenLoss = field(default_factory=TokenLoss)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.density < 1:
-            raise ConfigError(f"density is {self.density}", remedy="give a share between 0 and 1; T5 takes 0.15")
-        if self.mean_span < 1:
-            raise ConfigError(f"mean_span is {self.mean_span}", remedy="give 1 token or more; T5 takes 3")
 
 
 class SpanCorruption(EncoderDecoder):
@@ -71,7 +52,7 @@ class SpanCorruption(EncoderDecoder):
 
     def arrange(self, examples: Sequence[SourceTarget]) -> list[SourceTarget]:
         texts = [example.source for example in examples]
-        self.noted["texts cut into several examples"] += sum(len(text) > self._room for text in texts)
+        self.note("texts cut into several examples", sum(len(text) > self._room for text in texts))
         parts = [part for text in texts for part in np.array_split(text, -(-len(text) // self._room))]
         return [SourceTarget(part, part[:0]) for part in parts]
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,25 +18,11 @@ from nacre.errors import ConfigError, DataError, closest
 from nacre.train.arrays import Int32s, real_positions, stack
 from nacre.train.objective import IGNORE, Batch, Loss, Row, Tallied, check_kernel
 from nacre.train.objectives.classify import check_labels
+from nacre.train.objectives.config import TagConfig
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
     from nacre.kernel.model import Kernel
-
-
-@dataclass(frozen=True)
-class TagConfig:
-    """`context`: sub-tokens of an example, special ones included; longer rows become several windows.
-
-    `overlap`: sub-tokens that neighbouring windows share; each token is trained and tagged in one of them only, where
-    it has more context. `trained`: the `first` sub-token of a token, or `all`, where a B- goes on as I-; the tag of
-    a token is read at its first sub-token either way.
-    """
-
-    context: int = 128
-    overlap: int = 32
-    trained: Literal["first", "all"] = "first"
-    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,9 +97,12 @@ class Tag(Tallied):
         tokens, tags = self._tokens(row), self._tags(row)
         if len(tokens) != len(tags):
             raise DataError(f"{len(tokens)} tokens have {len(tags)} tags", remedy="give every token one tag")
-        self.noted["tags I- that continue no entity"] += sum(
-            tag.startswith("I-") and (before is None or before[1:] != tag[1:])
-            for before, tag in zip([None, *tags], tags, strict=False)
+        self.note(
+            "tags I- that continue no entity",
+            sum(
+                tag.startswith("I-") and (before is None or before[1:] != tag[1:])
+                for before, tag in zip([None, *tags], tags, strict=False)
+            ),
         )
         ids: list[int] = []
         targets: list[int] = []
@@ -128,8 +117,9 @@ class Tag(Tallied):
         return TagExample(np.array(ids, np.int32), np.array(targets, np.int32), np.array(owners, np.int32))
 
     def arrange(self, examples: Sequence[TagExample]) -> list[TagExample]:
-        self.noted["rows longer than the context, tagged in windows"] += sum(
-            len(example.ids) > self._room for example in examples
+        self.note(
+            "rows longer than the context, tagged in windows",
+            sum(len(example.ids) > self._room for example in examples),
         )
         return [window for row, example in enumerate(examples) for window in self._windows(example, row)]
 
@@ -227,7 +217,7 @@ class Tag(Tallied):
             if tag not in self._index:
                 raise DataError(
                     f"the tag {tag!r} in the field 'tags' is not among the {len(self.labels)} of the training data",
-                    remedy=f"{closest(str(tag), self.labels)} Otherwise train with rows of it, or remove the row.",
+                    remedy=f"{closest(str(tag), self.labels)}; or train with rows of it, or remove the row",
                 )
         return tags
 
