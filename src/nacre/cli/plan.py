@@ -51,7 +51,9 @@ def run(args: Namespace) -> int:
     print(coloured(plan.recipe.name, "bold") + (f": {plan.recipe.about}" if plan.recipe.about else ""))
     rows = []
     for step in plan.steps:
-        made_from = ", ".join(f"{one.input}={one.ref}" for one in step.record.parents)
+        written = plan.recipe.steps[step.name].inputs
+        sources = [written[one.input] if Path(one.ref).is_absolute() else one.ref for one in step.record.parents]
+        made_from = ", ".join(f"{one.input}={ref}" for one, ref in zip(step.record.parents, sources, strict=True))
         rows.append([step.name, step.draft.stage.name, step.state, step.to_dict()["artifact"], made_from, step.why])
     print(table(rows, ["step", "stage", "state", "artifact", "inputs", "why"]))
     if args.config:
