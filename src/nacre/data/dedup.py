@@ -169,10 +169,11 @@ def keep_by_rank(
     np.maximum.at(highest, clusters.label, ranks)
     # Survivors among the rows of each (cluster, rank): train rows are never dropped for a twin that is gone too.
     best = _survivors(clusters.label * 4 + ranks, clusters.digest)
-    for row, rank, top, first in zip(
-        rows, ranks.tolist(), highest[clusters.label].tolist(), best.tolist(), strict=True
-    ):
-        size = tally.enter(row)
+    targets = _Targets(clusters, tally)
+    places = zip(clusters.label.tolist(), ranks.tolist(), best.tolist(), strict=True)
+    for row, (cluster, rank, first) in zip(rows, places, strict=True):
+        size, top = tally.enter(row), int(highest[cluster])
+        targets.compare(row, cluster)
         if top > rank and across:
             tally.drop(f"{names[rank]} row that is also in {names[top]}", content(row))
             continue
