@@ -18,6 +18,7 @@ import toy_stages
 from nacre.errors import ResourceError
 from nacre.lineage.graph import require_intact, trace
 from nacre.lineage.store import Store
+from nacre.lineage.workspace import workspace
 from nacre.recipe.plan import make
 from nacre.recipe.recipe import load
 from nacre.recipe.run import run
@@ -212,3 +213,24 @@ def test_leftover_work_is_swept_by_the_next_run_of_its_step(toy_folder: Path) ->
     run(recipe, store)
     assert not stale.exists()
     assert other.exists()  # of another name
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_finished_but_unpublished_step_is_published_only_when_whole(
+    toy_folder: Path, tmp_path: Path, expected: dict[str, str], torn: bool
+) -> None:
+    """As after a power cut between the record and the rename; torn: a file did not reach the disk."""
+    root = tmp_path / "store"
+    store = Store(root)
+    recipe = load(toy_folder / "toy.yaml")
+    run(recipe, store)
+    trained = store.get("toy/train", 1)
+    assert trained.record is not None
+    space = workspace(store, "toy/train", str(trained.record.fingerprint))
+    space.folder.mkdir()
+    trained.path.rename(space.out)
+    if torn:
+        (space.out / "weights" / "part-1.bin").write_bytes(b"")
+    results = run(recipe, store)
+    assert [result.state for result in results] == ["cached", "done" if torn else "recovered", "cached"]
+    assert_finished_like(store, expected)

@@ -301,3 +301,15 @@ def test_a_stage_whose_package_is_missing_says_what_to_install(tmp_path: Path, m
     monkeypatch.setitem(__import__("nacre.lazy", fromlist=["EXTRAS"]).EXTRAS, "pyarrow_absent", "data")
     with pytest.raises(MissingDependency, match=r"nacre\[data\]"):
         catalogue.find("toy.needy")
+
+
+def test_trap_55_a_run_refuses_a_changed_artifact_of_another_recipe(toy_folder: Path) -> None:
+    store = Store()
+    run(load(toy_folder / "toy.yaml"), store, RunOptions(only="clean"))
+    edit(toy_folder, "name: toy", "name: other")
+    path = edit(toy_folder, "inputs: {data: clean}\n    config", "inputs: {data: toy/clean@1}\n    config")
+    assert make(load(path), store).steps[1].state == "run"
+    (store.folder("toy/clean", 1) / "report.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"toy/clean@1: the file report\.json was changed"):
+        run(load(path), store)
+    assert store.names() == ["toy/clean"]
