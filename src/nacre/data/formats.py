@@ -9,12 +9,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, time
 from pathlib import Path
 from typing import Any
 
 from nacre.data.encoding import Encoding, detect, named, open_bytes
 from nacre.data.lines import Line, Place, lines
+from nacre.data.markdown import front_matter
 from nacre.data.read import Bad, ReadConfig, suffix_of
 from nacre.data.report import Step
 from nacre.data.rows import Row
@@ -62,6 +64,20 @@ def read_text(path: Path, config: ReadConfig, tally: Step) -> Rows:
             begin, kept, size = None, [], 0
     if kept and begin:
         yield begin, {config.text_field: "\n".join(kept).rstrip()}
+
+
+def read_markdown(path: Path, config: ReadConfig, tally: Step) -> Rows:
+    """A row per file: the body as its text, the front matter's fields beside it, the file's name as `id`."""
+    for place, row in read_text(path, replace(config, documents="files"), tally):
+        if isinstance(row, Bad):
+            yield place, row
+            continue
+        try:
+            fields, body = front_matter(row[config.text_field])
+        except ValueError as error:
+            yield place, Bad(str(error), "mend the lines between the two lines of ---")
+            continue
+        yield place, {"id": path.name.partition(".")[0], **fields, config.text_field: body.strip()}
 
 
 def read_jsonl(path: Path, config: ReadConfig, tally: Step) -> Rows:

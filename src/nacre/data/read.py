@@ -63,6 +63,7 @@ Reader = Callable[[Path, ReadConfig, Step], Iterator[tuple[Place, Row | Bad]]]
 # Adding a format: one function and one line here.
 FORMATS: Mapping[str, str] = {
     ".txt": "read_text",
+    ".md": "read_markdown",
     ".jsonl": "read_jsonl",
     ".ndjson": "read_jsonl",
     ".csv": "read_csv",

@@ -17,8 +17,9 @@ from nacre.errors import CheckpointError, DataError
 from nacre.kernel.generate import GenerationConfig
 from nacre.lifecycle.evaluate.entities import read_entities
 from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, written
-from nacre.train import objective as objectives
-from nacre.train.objectives.tag import join_parts
+from nacre.train.objectives.classify import Classify
+from nacre.train.objectives.config import ClassifyConfig, TagConfig
+from nacre.train.objectives.tag import Tag, join_parts
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def answer(
 
 def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any], top: int) -> Answered:
     labels = model.kernel.config.labels
-    cls = objectives.load("classify")
-    objective = cls(model.words, labels, cls.config_type(context=_context(model, recorded)))
+    objective = Classify(model.words, labels, ClassifyConfig(context=_context(model, recorded)))
     found = class_probabilities(model, objective, [{"text": text, "label": labels[0]} for text in texts])
     answers = []
     for text, scores in zip(texts, found.values, strict=True):
@@ -74,8 +74,7 @@ def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any],
 
 def _tagged(model: Model, texts: Sequence[str], recorded: Mapping[str, Any]) -> Answered:
     labels = model.kernel.config.labels
-    cls = objectives.load("tag")
-    objective = cls(model.words, labels, cls.config_type(context=_context(model, recorded)))
+    objective = Tag(model.words, labels, TagConfig(context=_context(model, recorded)))
     spans = [_tokens(text) for text in texts]
     rows = [
         {"tokens": [text[start:end] for start, end in found], "tags": ["O"] * len(found)}

@@ -1,0 +1,58 @@
+"""The work behind the stages of tier 4. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nacre.errors import CheckpointError
+from nacre.kernel.model import Kernel
+from nacre.progress import Scalar
+from nacre.recipe.stage import Work
+from nacre.tiers.fitting import Fit, fit, keep_tokenizer, labels_of, load_kernel, load_tokenizer, rows_of
+from nacre.tiers.tune.stages import TuneClassifyConfig, TuneImagesConfig, TuneTagConfig
+from nacre.train import objective as objectives
+from nacre.train.config import TrainConfig
+
+
+def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
+    """A classifier over `labels.json` of the data, on the body of the step's model."""
+    labels = labels_of(work.inputs["data"])
+    kernel = load_kernel(work.inputs["model"], work).with_head("classify", labels=labels, pooling=config.pooling)
+    objective = objectives.load("classify")(load_tokenizer(work), labels, config.objective)
+    return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
+
+
+def tune_tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
+    """A tagger over `labels.json` of the data."""
+    labels = labels_of(work.inputs["data"])
+    kernel = load_kernel(work.inputs["model"], work).with_head("tag", labels=labels)
+    objective = objectives.load("tag")(load_tokenizer(work), labels, config.objective)
+    return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
+
+
+def tune_text(name: str, how: Any, config: TrainConfig, limit: int | None, work: Work) -> Mapping[str, Scalar]:
+    """A kernel tuned to write text: objective `seq2seq` or `causal`, both under the language-model head."""
+    kernel = load_kernel(work.inputs["model"], work)
+    if kernel.config.head != "lm":
+        raise CheckpointError(
+            f"{work.inputs['model']} has the head {kernel.config.head!r} and cannot write text",
+            remedy="give a decoder or encoder-decoder with its language-model head",
+        )
+    return _tuned(kernel, objectives.load(name)(load_tokenizer(work), how), Fit(config, limit=limit), work)
+
+
+def tune_images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
+    """A classifier of images over `labels.json` of the data."""
+    labels = labels_of(work.inputs["data"])
+    kernel = load_kernel(work.inputs["model"], work)
+    kernel = kernel.with_head("classify", labels=labels, pooling="cls")
+    objective = objectives.load("classify_image")(labels, config.objective)
+    rows = rows_of(work.inputs["data"], config.limit)
+    return fit(kernel, objective, rows, Fit(config.train, balance=config.balance), work)
+
+
+def _tuned(kernel: Kernel, objective: Any, how: Fit, work: Work) -> Mapping[str, Scalar]:
+    metrics = fit(kernel, objective, rows_of(work.inputs["data"], how.limit), how, work)
+    keep_tokenizer(objective.tokenizer, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
+    return metrics
