@@ -145,5 +145,5 @@ def _frequent(rows: Iterable[Row], index: TestIndex, tally: Step) -> set[int]:
     for gram in sorted(frequent):
         tally.note("n-grams in many training rows: boilerplate, not flagged", f"{counts[gram]} rows; {sample[gram]}")
     if index.n_boilerplate:
-        tally.note("n-grams in many test rows: boilerplate, not flagged", count=index.n_boilerplate)
+        tally.note("n-grams in many test rows: boilerplate, not flagged", times=index.n_boilerplate)
     return frequent

@@ -86,8 +86,13 @@ def read_located(
     """As `read`, each row with the place where it stands."""
     config = config or ReadConfig()
     tally = (report or DropReport()).step(STEP)
+    n_rows = 0
     for file in data_files(Path(path), tally):
-        yield from _read_file(file, config, tally)
+        for located in _read_file(file, config, tally):
+            n_rows += 1
+            yield located
+    if n_rows == 0:
+        raise DataError(f"{path} holds no rows", remedy="check that this is the right file or folder")
 
 
 def data_files(path: Path, tally: Step | None = None) -> list[Path]:

@@ -5,7 +5,9 @@ Law (tested): in every finished step, rows in = rows out + rows dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from nacre.data.rows import Row, n_bytes
@@ -20,8 +22,8 @@ class Event:
     count: int = 0
     samples: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, sample: str, where: str, limit: int, count: int = 1) -> None:
-        self.count += count
+    def add(self, sample: str, where: str, limit: int, times: int = 1) -> None:
+        self.count += times
         if len(self.samples) < limit and (sample or where):
             entry = {"where": where} if where else {}
             self.samples.append(entry | ({"text": shorten(sample)} if sample else {}))
@@ -47,10 +49,14 @@ class Step:
     dropped: dict[str, Event] = field(default_factory=dict)
     changed: dict[str, Event] = field(default_factory=dict)
     noted: dict[str, Event] = field(default_factory=dict)
+    clock: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+    began: int | None = None
 
     def enter(self, row: Row | None = None, *, size: int = 0) -> int:
         """Counts one row in and returns its bytes; `size` gives them where they are known or the row is not at hand."""
         size = size if row is None else n_bytes(row)
+        if self.began is None:
+            self.began = next(self.clock)
         self.rows_in += 1
         self.bytes_in += size
         return size
@@ -60,20 +66,22 @@ class Step:
         self.rows_out += 1
         self.bytes_out += size if row is None else n_bytes(row)
 
-    def drop(self, reason: str, sample: str = "", where: str = "", count: int = 1) -> None:
-        self.dropped.setdefault(reason, Event()).add(sample, where, self.n_samples, count)
+    def drop(self, reason: str, sample: str = "", where: str = "", times: int = 1) -> None:
+        self.dropped.setdefault(reason, Event()).add(sample, where, self.n_samples, times)
 
-    def change(self, what: str, sample: str = "", where: str = "", count: int = 1) -> None:
-        self.changed.setdefault(what, Event()).add(sample, where, self.n_samples, count)
+    def change(self, what: str, sample: str = "", where: str = "", times: int = 1) -> None:
+        self.changed.setdefault(what, Event()).add(sample, where, self.n_samples, times)
 
-    def note(self, what: str, sample: str = "", where: str = "", count: int = 1) -> None:
-        self.noted.setdefault(what, Event()).add(sample, where, self.n_samples, count)
+    def note(self, what: str, sample: str = "", where: str = "", times: int = 1) -> None:
+        self.noted.setdefault(what, Event()).add(sample, where, self.n_samples, times)
 
     @property
     def rows_dropped(self) -> int:
         return sum(event.count for event in self.dropped.values())
 
     def merge(self, other: Step) -> None:
+        if self.began is None and other.began is not None:
+            self.began = next(self.clock)
         for name in ("rows_in", "rows_out", "bytes_in", "bytes_out"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for kind in ("dropped", "changed", "noted"):
@@ -91,26 +99,34 @@ class Step:
 
 
 class DropReport:
-    """Steps in the order in which they first ran. Every function of the data layer fills one.
+    """Steps in the order in which rows first reached them. Every function of the data layer fills one.
 
+    Chained generators start from the last one: the order of their first rows is the order in which they work.
     `n_samples` cases are kept of every reason, each shortened to `SAMPLE_CHARACTERS`.
     """
 
     def __init__(self, n_samples: int = 5) -> None:
         self.n_samples = n_samples
-        self.steps: dict[str, Step] = {}
+        self._steps: dict[str, Step] = {}
+        self._clock = count()
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """The steps by name, in their order; those that no row has reached come last."""
+        by_start = sorted(self._steps.values(), key=lambda step: (step.began is None, step.began or 0))
+        return {step.name: step for step in by_start}
 
     def step(self, name: str) -> Step:
         """The tally of step `name`; asked for again, it goes on counting."""
-        return self.steps.setdefault(name, Step(name, self.n_samples))
+        return self._steps.setdefault(name, Step(name, self.n_samples, clock=self._clock))
 
     @property
     def rows_in(self) -> int:
-        return next(iter(self.steps.values())).rows_in if self.steps else 0
+        return next((step.rows_in for step in self.steps.values()), 0)
 
     @property
     def rows_out(self) -> int:
-        return next(reversed(self.steps.values())).rows_out if self.steps else 0
+        return next((step.rows_out for step in reversed(self.steps.values()) if step.began is not None), 0)
 
     @property
     def rows_dropped(self) -> int:

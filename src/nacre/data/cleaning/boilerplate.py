@@ -16,6 +16,7 @@ from nacre.data.rows import Row, content
 
 MIN_LINES = 3
 LONGEST_LINE = 200
+LONGEST_NUMBERED = 24
 
 _SENTENCES = [
     # English
@@ -75,8 +76,10 @@ def boilerplate(text: str) -> str:
 
 
 def line_key(line: str) -> int:
-    """64 bits of a line's hash; case, spacing and digits (page numbers, dates) do not matter."""
-    bare = re.sub(r"\d+", "0", " ".join(line.casefold().split()))
+    """64 bits of a line's hash; case and spacing do not matter, nor do the digits of a short line (page numbers)."""
+    bare = " ".join(line.casefold().split())
+    if len(bare) <= LONGEST_NUMBERED:
+        bare = re.sub(r"\d+", "0", bare)
     return int.from_bytes(hashlib.blake2b(bare.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
