@@ -30,7 +30,7 @@ from nacre.train.meter import Meter
 from nacre.train.objective import Objective
 from nacre.train.order import Order
 from nacre.train.resolve import Resolved, resolve
-from nacre.train.result import Evaluated, Interrupted, TrainResult
+from nacre.train.result import Evaluated, Interrupted, TrainResult, training_flops
 from nacre.train.schedule import rate_factor, share_done
 from nacre.train.stopping import Best
 
@@ -95,8 +95,10 @@ class Trainer:
         self.progress: Progress = progress if self.world.leads else Silent()
         self.checkpoints = Checkpoints(folder, config.keep_checkpoints)
         self.learner = Learner(task.kernel, task.objective, config, resolved, self.progress)
-        lengths = torch.tensor([task.objective.length(e) for e in task.examples]) if config.bucket else None
-        order = Order(len(task.examples), config.batch_size, resolved.micro_batch, config.seed, config.shuffle, lengths)
+        lengths = torch.tensor([task.objective.length(example) for example in task.examples])
+        self.mean_length = float(lengths.float().mean())
+        grouped = lengths if config.bucket else None
+        order = Order(len(task.examples), config.batch_size, resolved.micro_batch, config.seed, config.shuffle, grouped)
         self.steps = Steps(task.objective, task.examples, order, self.world.rank, self.world.size)
         self.meter, self.best = Meter(), Best(config.mode, config.min_delta)
         self.history: list[dict[str, Any]] = []
@@ -299,7 +301,7 @@ class Trainer:
             best=best,
             tokens=self.tokens,
             seconds=self.seconds,
-            flops=self.resolved.flops(self.task.kernel, self.tokens),
+            flops=training_flops(self.task.kernel.config, self.tokens, self.mean_length),
             peak_memory_mib=peak_memory_mib(self.device),
             stopped_because=self.stopped_because,
         )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from nacre.errors import ConfigError
 from nacre.train.config import TrainConfig
@@ -43,10 +42,6 @@ class Resolved:
             "eval_every": self.eval_every,
             "final": self.final,
         }
-
-    def flops(self, kernel: nn.Module, tokens: int) -> float:
-        """Of training on `tokens` positions: 6 operations per parameter and token (Kaplan et al. 2020, section 2.1)."""
-        return 6.0 * sum(parameter.numel() for parameter in kernel.parameters()) * tokens
 
 
 def resolve(config: TrainConfig, n_examples: int, n_valid: int, world: World, device: torch.device) -> Resolved:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import TrainingError
+from nacre.kernel.anatomy import anatomy
+from nacre.kernel.config import KernelConfig
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,12 @@ class Interrupted(TrainingError):
             remedy="run the same command again: training goes on from there",
         )
         self.step = step
+
+
+def training_flops(config: KernelConfig, tokens: int, mean_length: float) -> float:
+    """Operations of training on `tokens` positions in texts of `mean_length`: each three forward passes.
+
+    What freezing saves and what recomputed activations cost is not counted.
+    """
+    forward = anatomy(config, context=max(1, round(mean_length))).flops_per_token
+    return 3.0 * sum(forward.values()) * tokens

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nacre.kernel.presets import preset
 from nacre.train.objective import IGNORE, Batch, Loss
 
 VOCABULARY, WIDTH = 17, 8
@@ -20,6 +21,8 @@ class StubKernel(nn.Module):
     def __init__(self, *, dropout: float = 0.0, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        # Only read for the count of operations.
+        self.config = preset("gpt2", vocab_size=VOCABULARY, hidden_size=WIDTH, layers=2, heads=2, max_positions=64)
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
         self.blocks = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
         self.norm = nn.LayerNorm(WIDTH)
