@@ -16,39 +16,11 @@ from nacre.data.tokenizer import Tokenizer, TokenizerConfig, train
 from nacre.data.window import text_windows
 from nacre.data.words import word_ids, word_spans
 
-_CHUNKS = st.sampled_from(
-    [
-        "🙂",
-        "👩\u200d👩\u200d👧",
-        "银行卡",
-        "退款",
-        "refund",
-        " ",
-        "  ",
-        "\n",
-        "\t",
-        "▁",
-        "Ġ",
-        "##a",
-        "<0x41>",
-        "</s>",
-        "[MASK]",
-        "é",
-        "é",
-        "\u3000",
-        "\xa0",
-        "１２",
-        "𠮷",
-        "مرحبا",
-        "\x00",
-        "�",
-        "<extra_id_0>",
-        "<|endoftext|>",
-        "don't",
-        "\r\n",
-        "…",
-    ]
-)
+_EMOJI = ("🙂", "👩\u200d👩\u200d👧", "👍🏽")
+_WORDS = ("银行卡", "退款", "refund", "don't", "é", "e\u0301", "１２", "𠮷", "مرحبا", "…")
+_BLANKS = (" ", "  ", "\n", "\t", "\r\n", "\u3000", "\u00a0", "\x00", "\ufffd")
+_CONTROL = ("▁", "Ġ", "##a", "<0x41>", "</s>", "[MASK]", "<extra_id_0>", "<|endoftext|>")
+_CHUNKS = st.sampled_from([*_EMOJI, *_WORDS, *_BLANKS, *_CONTROL])
 TEXT = st.one_of(st.text(max_size=60), st.lists(_CHUNKS, max_size=12).map("".join))
 
 

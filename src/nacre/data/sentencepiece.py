@@ -83,9 +83,10 @@ def _prepare(raw: Tokenizer, model: SentencePieceModel) -> None:
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:
-        steps += [normalizers.Strip(left=True, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += _fewer_blanks(model)
     if model.model_type == UNIGRAM:
-        scheme = "always" if model.add_dummy_prefix else "never"
+        # Only at the start: user-defined pieces cut the text, and no blank precedes what follows them.
+        scheme = "first" if model.add_dummy_prefix else "never"
         raw.pre_tokenizer = pre_tokenizers.Metaspace(replacement=META, prepend_scheme=scheme)
     else:
         if model.add_dummy_prefix:
@@ -97,6 +98,20 @@ def _prepare(raw: Tokenizer, model: SentencePieceModel) -> None:
     if model.add_dummy_prefix:
         undo.append(decoders.Strip(content=" ", left=1, right=0))
     raw.decoder = decoders.Sequence(undo)
+
+
+def _fewer_blanks(model: SentencePieceModel) -> list[normalizers.Normalizer]:
+    """What `remove_extra_whitespaces` does, as far as it can be said for the parts between added tokens.
+
+    The library normalises those parts one by one, so a blank before a user-defined piece would be taken for the end of
+    the text: where there are such pieces, the end is left alone. Metaspace merges leading blanks with its own.
+    """
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(" {2,}"), " ")]
+    if model.model_type == BPE or not model.add_dummy_prefix:
+        steps.append(normalizers.Replace(Regex("^ +"), ""))
+    if all(kind != USER_DEFINED for _, _, kind in model.pieces):
+        steps.append(normalizers.Replace(Regex(" +$"), ""))
+    return steps
 
 
 def _merges(model: SentencePieceModel) -> list[tuple[str, str]]:

@@ -170,7 +170,9 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Text of `ids`. Exact for byte-level BPE and Unigram; WordPiece loses blanks, and case where it lowers it."""
-        return self.raw.decode(list(ids), skip_special_tokens=skip_special)
+        # Left out by id: the library keeps a special token that is declared `normalized`, as Llama 2 does.
+        kept = [index for index in ids if index not in self.special_ids] if skip_special else list(ids)
+        return self.raw.decode(kept, skip_special_tokens=False)
 
     def token(self, index: int) -> str:
         """The vocabulary's spelling of an id. Raises DataError for an id outside the vocabulary."""

@@ -35,6 +35,8 @@ def read_folder(path: Path) -> Read:
     settings = _read_json(folder / "tokenizer_config.json")
     for names, reader in READERS.items():
         found = [folder / name for name in names]
+        if path.is_file() and path not in found and len(names) == 1 and path.suffix == found[0].suffix:
+            found = [path]  # the one file under a name of its own
         if all(file.is_file() for file in found) and (path.is_dir() or path in found):
             try:
                 raw = reader(found, settings)

@@ -106,7 +106,7 @@ class _Corpus:
         longest = self.table.shape[1]
         sizes, firsts = np.unique(self.lengths, return_index=True)
         row = 0
-        for size, first, stop in zip(sizes, firsts, [*firsts[1:], len(self.lengths)], strict=True):
+        for size, first, stop in zip(sizes, firsts, [*firsts, len(self.lengths)][1:], strict=True):
             step = max(1, BATCH_CELLS // int(size * longest))
             for start in range(int(first), int(stop), step):
                 counts = self.counts[start : min(start + step, int(stop))]
