@@ -7,6 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nacre.cli.anatomy import anatomy_lines
 from nacre.cli.parser import add_json_option, add_store_option
 from nacre.cli.terminal import coloured, duration, number, size, table
 
@@ -61,7 +62,7 @@ def _lines(found: Description) -> Iterator[str]:
         yield from _section("metrics", {name: number(value) for name, value in record.metrics.items()})
         yield from _parents(record)
     if found.anatomy is not None:
-        yield from _section("anatomy", _flat(found.anatomy))
+        yield from anatomy_lines(found.anatomy)
     if found.rows is not None:
         yield from _section("rows", {name: number(count) for name, count in found.rows.items()})
     if found.drops is not None:
@@ -80,6 +81,7 @@ def _record_facts(record: Record) -> dict[str, str]:
     facts = {
         "fingerprint": record.fingerprint,
         "licence": record.licence or "none stated",
+        "origin": record.extra.get("origin"),
         "made by": made,
         "made at": record.created,
         "cost": ", ".join(spent) if record.stage else None,
