@@ -29,6 +29,12 @@ class Resampling:
     level: float = 0.95
     method: Literal["bca", "percentile"] = "bca"
 
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise ConfigError(f"{self.resamples} resamples are too few for an interval", remedy="use 100 or more")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level is {self.level}", remedy="give a share between 0 and 1, 0.95 as a rule")
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
