@@ -127,7 +127,11 @@ def _extras() -> Iterator[Check]:
 def _data() -> Iterator[Check]:
     from nacre.data import catalogue
 
-    found = catalogue.found()
+    try:
+        found = catalogue.found()
+    except NacreError as error:
+        yield Check("data", "problem", error.message, error.remedy)
+        return
     where = sorted({str(path.parent) for path in found.values()})
     if found:
         yield Check("data", "ok", f"{len(found)} data sets in {', '.join(where)}")

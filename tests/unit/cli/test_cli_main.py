@@ -186,6 +186,16 @@ def test_doctor_finds_what_is_broken(toy_folder: Path, capsys: pytest.CaptureFix
     assert any("has no record" in one for one in problems)
 
 
+def test_doctor_reports_a_wrong_data_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NACRE_DATA", "/nowhere/at/all")
+    code, out, _ = said(capsys, "doctor")
+    assert code == 1
+    assert "/nowhere/at/all" in out
+    assert "-> correct NACRE_DATA" in out
+
+
 def test_doctor_knows_every_extra() -> None:
     from nacre.lazy import EXTRAS
     from nacre.recipe.health import LOSSES
