@@ -29,7 +29,8 @@ from nacre.errors import DataError
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Bytes that are nearly a file: pieces of the formats and of the encodings, in any order.
 PIECES = [
-    *(piece.encode() for piece in ('{"text": "好"}', "text,label", '"', ",", "\t", "\n", "\r\n", "\u2028", "[", "联通")),
+    *(piece.encode() for piece in ('{"text": "好"}', "text,label", '"', ",", "\t", "\n", "\r\n", "\u2028", "[")),
+    *(piece.encode() for piece in ("NaN", "联通", '{"a": NaN}')),
     *("你好，世界".encode(codec) for codec in ("utf-8", "gb18030", "utf-16", "utf-16-be")),
     b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xff\xfe\0\0", b"\0", b"\xe4\xbd", b"\x81", b'"\\ud800"', b"PAR1",
 ]  # fmt: skip

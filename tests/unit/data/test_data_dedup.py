@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -63,7 +64,11 @@ def test_trap_51_the_split_is_the_same_in_every_process() -> None:
     code = "from nacre.data.split import *; print([split_of(str(n), SplitConfig(salt='x')) for n in range(50)])"
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": seed}, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
@@ -164,6 +169,17 @@ def test_all_pairs_of_a_large_bucket_are_compared(monkeypatch: pytest.MonkeyPatc
         old, new = parent[a], parent[b]
         parent = {node: new if root == old else root for node, root in parent.items()}
     assert len(set(parent.values())) == 1
+
+
+def test_trap_52_two_rows_meet_although_a_third_lies_between_them() -> None:
+    """Rows 0 and 2 are alike but share one band only, with a row that is like neither."""
+    n_bands, length = bands(128, 0.8)
+    rng = np.random.default_rng(1)
+    signatures = rng.integers(0, 1 << 32, (3, 128), dtype=np.uint32)
+    signatures[2] = signatures[0]
+    signatures[2, [band * length for band in range(1, n_bands)]] += 1
+    signatures[1, :length] = signatures[0, :length]
+    assert {tuple(sorted(pair)) for pair in near_pairs(signatures, 0.8).tolist()} == {(0, 2)}
 
 
 def test_overlapping_splits_lose_train_rows_never_test_rows() -> None:
