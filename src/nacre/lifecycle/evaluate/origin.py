@@ -1,15 +1,14 @@
-"""What a report says about where a model comes from: lineage, training curves, data reports, anatomy."""
+"""What a report says about where a model comes from: lineage, training curves, data reports, anatomy. Imports torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
+from nacre.kernel.anatomy import anatomy as measure
+from nacre.kernel.hf import load_config
 from nacre.lifecycle.evaluate.content import Anatomy, Ancestor, Part, Run
 from nacre.lineage import record
 from nacre.lineage.digest import RECORD_NAME
@@ -26,7 +25,9 @@ def lineage(folder: Path) -> Ancestor | None:
     """The tree below an artifact; None for a folder without a record, of which nothing is known."""
     if not (folder / RECORD_NAME).is_file():
         return None
-    return _ancestor(trace(open_store(), str(folder)))
+    # The model's own store: `nacre run --store` may have built it elsewhere than where references are looked up.
+    home = next((parent.parent for parent in folder.resolve().parents if parent.name == "store"), None)
+    return _ancestor(trace(open_store(home), str(folder)))
 
 
 def _ancestor(node: Node) -> Ancestor:
@@ -62,38 +63,27 @@ def data_reports(data: Path) -> dict[str, Mapping[str, Any]]:
     return {title_of(data): json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else {}
 
 
-# The last match wins a tensor; the order is that of the table.
-_PARTS = ("embeddings", "attention", "feed-forward", "norms", "head", "other")
+# Memory at these precisions is what a reader plans with.
+_PRECISIONS = ("fp32", "bf16", "int8")
 
 
-def _part_of(name: str) -> str:
-    words = name.lower()
-    if "norm" in words or ".ln_" in words or ".layer_norm" in words:
-        return "norms"
-    if any(word in words for word in ("classifier", "lm_head", "score.", "cls.", "pooler")):
-        return "head"
-    if "embed" in words or ".wte" in words or ".wpe" in words or "shared" in words:
-        return "embeddings"
-    if "att" in words or "selfattention" in words or "encdecattention" in words:
-        return "attention"
-    if any(word in words for word in ("mlp", "ffn", "intermediate", "output.dense", "densereludense")):
-        return "feed-forward"
-    return "other"
-
-
-def anatomy(folder: Path) -> Anatomy | None:
-    """Parameters by part, read from the headers of the weights; None when there are no safetensors."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        return None
-    sums = dict.fromkeys(_PARTS, 0)
-    for file in files:
-        with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (an opened file is no mapping)
-                sums[_part_of(name)] += prod(tensors.get_slice(name).get_shape())
-    total = sum(sums.values())
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    facts = {"model_type": str(config.get("model_type", ""))}
-    facts |= {key: str(config[key]) for key in ("hidden_size", "num_hidden_layers", "vocab_size") if key in config}
-    facts |= {"parameters": f"{total:,}", "float32": f"{total * 4 / 2**20:,.1f} MiB"}
-    return Anatomy([Part(name, count) for name, count in sums.items() if count], facts)
+def anatomy(folder: Path) -> Anatomy:
+    """Parameters by part, sizes, memory, FLOPs and cache of a model folder, from its config."""
+    found = measure(load_config(folder))
+    layers = " + ".join(f"{count} {stack}" for stack, count in found.layers.items())
+    memory = " · ".join(f"{name} {found.memory_bytes[name] / 2**20:,.1f} MiB" for name in _PRECISIONS)
+    flops = " · ".join(f"{name} {count:,}" for name, count in found.flops_per_token.items())
+    facts = {
+        "family": f"{found.family}, {found.layout}",
+        "layers": layers,
+        "hidden_size": f"{found.hidden_size:,}",
+        "heads": f"{found.heads} / {found.kv_heads}",
+        "vocab_size": f"{found.vocab_size:,}",
+        "context_length": f"{found.context:,}",
+        "parameters": f"{found.total_parameters:,}",
+        "memory": memory,
+        "flops_per_token": flops,
+    }
+    cache = found.kv_cache_bytes_per_token.get("bf16", 0)
+    facts |= {"cache_per_token": f"bf16 {cache:,} B"} if cache else {}
+    return Anatomy([Part(name, count) for name, count in found.parameters.items() if count], facts)

@@ -24,8 +24,9 @@ from nacre.lifecycle.evaluate.metrics import LanguageScore
 from nacre.progress import Progress
 from nacre.train.loss import token_nll
 from nacre.train.objective import IGNORE, Objective, Row
-from nacre.train.objectives.causal import Causal, CausalConfig
-from nacre.train.objectives.tag import Tag, TagConfig
+from nacre.train.objectives.causal import Causal
+from nacre.train.objectives.config import CausalConfig, TagConfig
+from nacre.train.objectives.tag import Tag
 
 Floats = NDArray[np.float64]
 

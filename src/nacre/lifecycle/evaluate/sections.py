@@ -191,7 +191,7 @@ def anatomy(report: Report, words: Words) -> str:
     if report.anatomy is None:
         return ""
     total = max(sum(part.parameters for part in report.anatomy.parts), 1)
-    rows = [(part.name, part.parameters, bar(part.parameters / total)) for part in report.anatomy.parts]
+    rows = [(words.name(part.name), part.parameters, bar(part.parameters / total)) for part in report.anatomy.parts]
     head = [words(key) for key in ("part", "parameters", "part_share")]
     listing = table(head, rows, numeric=(1,)) if rows else ""
     return _facts(report.anatomy.facts, words) + listing

@@ -28,8 +28,9 @@ from nacre.lifecycle.evaluate.testset import (
 from nacre.lifecycle.evaluate.words import Words
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.train.objectives.classify import Classify, ClassifyConfig
-from nacre.train.objectives.image import ClassifyImage, ImageConfig
+from nacre.train.objectives.classify import Classify
+from nacre.train.objectives.config import ClassifyConfig, ImageConfig
+from nacre.train.objectives.image import ClassifyImage
 
 _CLASSIFIED = ("examples", "accuracy", "macro_f1", "auc", "calibration_error")
 DEFAULT_CONTEXT = 512  # of models that record none and have no bound of their own

@@ -17,7 +17,8 @@ from nacre.lifecycle.evaluate.worker import context_of, cut_notes, load_model, p
 from nacre.lineage.digest import digest_file
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.train.objectives.seq2seq import Seq2Seq, Seq2SeqConfig
+from nacre.train.objectives.config import Seq2SeqConfig
+from nacre.train.objectives.seq2seq import Seq2Seq
 
 
 def evaluate_language(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
