@@ -175,15 +175,10 @@ def _unigram(feed: _Feed, config: TokenizerConfig) -> tuple[Tokenizer, int]:
 
 
 def _with_bytes(pieces: list[tuple[str, float]], config: TokenizerConfig) -> list[tuple[str, float]]:
-    """Specials, 256 bytes, pieces. The first two score below any spelling of their own names by characters.
-
-    A literal `</s>` or `<0x41>` in a text must stay text (trap 16); the alphabet always holds printable ASCII.
-    """
+    """Specials, 256 bytes, pieces. A literal `<0x41>` in a text stays text: the words above cut it at its marks."""
     lowest = min(score for _, score in pieces)
-    longest = max(len(token) for token in [*config.specials(), "<0x00>"])
-    reserved = round(lowest * (longest + 1) - 10, 6)
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    return [(token, reserved) for token in [*config.specials(), *byte_pieces]] + pieces
+    return [(token, lowest) for token in [*config.specials(), *byte_pieces]] + pieces
 
 
 def _unk_index(config: TokenizerConfig) -> int:
@@ -241,7 +236,7 @@ def _require_room(room: int, needed: int, config: TokenizerConfig, fixed: int = 
         least = needed + fixed + len(config.closing())
         raise ConfigError(
             f"vocab_size {config.vocab_size:,} has no room for the special tokens and the alphabet: {least:,} tokens",
-            remedy=f"set vocab_size above {least}, or lower character_coverage",
+            remedy=f"set vocab_size to {least} or more, or lower character_coverage",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,9 +19,9 @@ CONFIGS = {
     "bpe-gpt": TokenizerConfig(algorithm="bpe", style="gpt", vocab_size=600),
     "bpe-llama": TokenizerConfig(algorithm="bpe", style="llama", vocab_size=600),
     "bpe-roberta": TokenizerConfig(algorithm="bpe", style="roberta", vocab_size=600),
-    "wordpiece-bert": TokenizerConfig(algorithm="wordpiece", style="bert", vocab_size=600),
-    "unigram-t5": TokenizerConfig(algorithm="unigram", style="t5", vocab_size=800),
-    "unigram-llama": TokenizerConfig(algorithm="unigram", style="llama", vocab_size=700),
+    "wordpiece-bert": TokenizerConfig(algorithm="wordpiece", style="bert", vocab_size=400),
+    "unigram-t5": TokenizerConfig(algorithm="unigram", style="t5", vocab_size=600),
+    "unigram-llama": TokenizerConfig(algorithm="unigram", style="llama", vocab_size=510),
 }
 
 
@@ -111,7 +112,7 @@ def test_training_gives_the_same_bytes_in_other_processes(name: str, tmp_path: P
     seen = set()
     for run in range(3):
         folder = tmp_path / str(run)
-        environment = {"PYTHONHASHSEED": str(run), "TOKENIZERS_PARALLELISM": "true" if run else "false"}
+        environment = os.environ | {"PYTHONHASHSEED": str(run), "TOKENIZERS_PARALLELISM": "true" if run else "false"}
         search = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(KIT)]!r}\n"
         subprocess.run([sys.executable, "-c", search + code, name, str(folder)], env=environment, check=True)
         seen.add((folder / "tokenizer.json").read_bytes())

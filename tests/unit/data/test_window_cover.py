@@ -37,6 +37,7 @@ def test_trap_18_windows_cover_every_character(tokenizer: Tokenizer, size: int, 
         assert len(window.ids) == len(window.offsets) <= size
         assert [span for span in window.offsets if span is not None] == offsets[start:end]
         assert start == number * stride
+        assert window.characters[0] == (offsets[start][0] if start else 0)
         assert end - start == size - framing or window is found[-1]
     for one, following in itertools.pairwise(found):
         assert following.tokens[0] <= one.tokens[1] < following.tokens[1]
