@@ -36,12 +36,12 @@ class TrainTokenizerConfig(TokenizerConfig):
 
 
 def check(config: TrainTokenizerConfig, inputs: Mapping[str, Path]) -> None:
-    """The choices go together, the first row has the fields, and a compared tokenizer can be read."""
+    """The choices go together, each file's first row has the fields, and a compared tokenizer can be read."""
     check_config(config)
     if "data" in inputs:
-        row = next(iter(read(_files(inputs["data"], config.split)[0])))
-        if not any(_texts(row, config.fields)):
-            raise DataError(f"the first row of {inputs['data']} has no text", remedy="name the fields (config: fields)")
+        for file in _files(inputs["data"], config.split):
+            if not any(_texts(next(iter(read(file))), config.fields)):
+                raise DataError(f"the first row of {file} has no text", remedy="name the fields (config: fields)")
     if "compare" in inputs:
         from nacre.data.tokenizer import Tokenizer
 
