@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nacre.data.models import find
+from nacre.errors import ReferenceNotFound
 from nacre.kernel import hf
 from nacre.kernel.heads import pool
 
@@ -22,7 +24,10 @@ def minilm() -> Path:
     for config in sorted(Path(os.environ.get("NACRE_MODELS", "/nonexistent")).glob("**/config.json")):
         if "minilm" in str(config).lower() and (config.parent / "model.safetensors").is_file():
             return config.parent
-    pytest.skip("all-MiniLM-L6-v2 is not here (set NACRE_MODELS to a folder that holds it)")
+    try:
+        return find("minilm", fetch=False)
+    except ReferenceNotFound as error:
+        pytest.skip(f"{error.message}; or set NACRE_MODELS to a folder that holds it")
 
 
 @torch.no_grad()

@@ -19,6 +19,9 @@ from nacre.kernel.feedforward import FeedForward
 from nacre.kernel.norm import make_norm
 from nacre.kernel.position import Span, attention_mask, relative_buckets
 
+# Added to the score of a key that must not be seen: finite in bfloat16 too, so that a row without keys stays defined.
+_NEVER = -1e30
+
 
 class Scene(NamedTuple):
     """What a stack is told besides its input: where the tokens stand and what is real."""
@@ -123,7 +126,7 @@ class Stack(nn.Module):
         bias = self._relative_bias(span, x.device)
         if allowed is None and self.causal and span.new > 1:
             allowed = span.keys(x.device)[None, :] <= span.queries(x.device)[:, None]
-        return Pattern(bias if allowed is None else bias.masked_fill(~allowed, torch.finfo(bias.dtype).min))
+        return Pattern(bias if allowed is None else bias.masked_fill(~allowed, _NEVER))
 
     def _relative_bias(self, span: Span, device: torch.device) -> Tensor:
         """What each distance adds to the scores, (1, H, T, S)."""

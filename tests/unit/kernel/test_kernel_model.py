@@ -214,9 +214,10 @@ def test_inputs_that_a_layout_cannot_take_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", TEXT_PRESETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_a_row_of_padding_alone_gives_no_nan(name: str) -> None:
-    kernel = pico(name)
+def test_a_row_of_padding_alone_gives_no_nan(name: str, dtype: torch.dtype) -> None:
+    kernel = pico(name).to(dtype)
     mask = torch.tensor([[True] * 5, [False] * 5])
     assert run(kernel, tokens(2, 5), mask=mask).isfinite().all()
 
