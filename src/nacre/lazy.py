@@ -20,6 +20,7 @@ EXTRAS: dict[str, str] = {
     "sacrebleu": "evaluate",
     "rouge_score": "evaluate",
     "matplotlib": "evaluate",
+    "pypinyin": "evaluate",
     "tensorboard": "tensorboard",
     "transformers": "transformers",
 }
@@ -29,7 +30,9 @@ def missing(package: str) -> MissingDependency:
     """The error to raise when `package` (an import name) is needed and absent."""
     extra = EXTRAS.get(package)
     what = f"nacre[{extra}]" if extra else package
-    return MissingDependency(f"the package {package!r} is needed here and is not installed", remedy=f"pip install '{what}'")
+    return MissingDependency(
+        f"the package {package!r} is needed here and is not installed", remedy=f"pip install '{what}'"
+    )
 
 
 def require(module: str) -> ModuleType:
