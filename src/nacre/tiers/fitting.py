@@ -94,13 +94,11 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
     """
     objective.check(kernel)
     examples = prepare(objective, rows.train, "the training rows")
-    if (learn := getattr(objective, "fit", None)) is not None:
-        learn(examples)
     if how.balance != "none":
         drawn = balanced_indexes([example.label for example in examples], how.balance, seed=work.seed, epoch=0)
         work.progress.note("balanced", how=how.balance, rows=len(examples), drawn=len(drawn))
         examples = [examples[index] for index in drawn]
-    valid = prepare(objective, rows.valid, "the validation rows") if rows.valid else []
+    valid = prepare(objective, rows.valid, "the validation rows", training=False) if rows.valid else []
     told = {name: dict(getattr(objective, name)) for name in ("dropped", "truncated", "noted")}
     for name, counts in told.items():
         if counts:

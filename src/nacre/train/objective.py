@@ -92,8 +92,9 @@ class Objective(Protocol[E, B]):
     def arrange(self, examples: Sequence[E]) -> list[E]:
         """What needs all rows at once: packing, pairing, windows. Raises DataError when the rows cannot be used."""
 
-    def fit(self, examples: Sequence[E]) -> None:
-        """Takes what the loss needs from the training examples (class weights); DataError if they teach nothing."""
+    def fit(self, examples: Sequence[E]) -> list[E]:
+        """The training examples as they are trained (some objectives vary them), after taking from them what the loss
+        needs (class weights). DataError if they teach nothing."""
 
     def length(self, example: E) -> int:
         """Positions the example takes in a batch, for grouping examples of like length."""
@@ -133,8 +134,8 @@ class Tallied:
     def arrange(self, examples: Sequence[Any]) -> list[Any]:
         return list(examples)
 
-    def fit(self, examples: Sequence[Any]) -> None:
-        del examples
+    def fit(self, examples: Sequence[Any]) -> list[Any]:
+        return list(examples)
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def prepare(
     try:
         examples = objective.arrange(encoded) if encoded else []
         if training and examples:
-            objective.fit(examples)
+            examples = objective.fit(examples)
     except DataError as error:
         raise DataError(f"{source}: {error.message}", remedy=error.remedy) from error
     if not examples:

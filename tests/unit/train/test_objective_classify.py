@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +128,21 @@ def test_images_are_normalised() -> None:
     objective = ClassifyImage(("0", "1"), ImageConfig(size=2, mean=8.0, std=4.0))
     example = objective.encode({"pixels": [[0, 8], [12, 16]], "label": 1})
     assert np.array_equal(example.pixels, np.array([[[-2, 0], [1, 2]]], dtype=np.float32))
+
+
+def test_dropout_of_subwords_and_tokens_acts_on_training_examples_only() -> None:
+    from nacre.data.tokenizer import TokenizerConfig, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = TokenizerConfig(algorithm="wordpiece", style="bert", vocab_size=300, min_frequency=1)
+        tokenizer = train(["unbelievable deliveries were delayed"] * 8, config, Path(folder))
+    objective = Classify(tokenizer, ("a", "b"), ClassifyConfig(subword_dropout=0.5, token_dropout=0.3))
+    rows = [{"text": "unbelievable deliveries", "label": label} for label in ("a", "b")]
+    plain = [objective.encode(row) for row in rows]
+    trained = objective.fit(plain)
+    drawn = [objective.collate(trained, torch.Generator().manual_seed(seed)).ids for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert drawn[0].shape != drawn[2].shape or not torch.equal(drawn[0], drawn[2])
+    assert tokenizer.mask_id in drawn[0].flatten().tolist() + drawn[2].flatten().tolist()
+    untouched = objective.collate(plain, torch.Generator().manual_seed(1)).ids
+    assert untouched[0, :4].tolist() == tokenizer.encode("unbelievable deliveries")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nacre.data.resegment import Resegmenter
 from nacre.errors import ConfigError, DataError, closest
 from nacre.train.arrays import Int32s, real_positions, stack
 from nacre.train.loss import class_loss
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassExample:
-    """`ids` (n,); `token_types` (n,) where there are two texts; `label` indexes the classes."""
+    """`ids` (n,); `token_types` (n,) where there are two texts; `label` indexes the classes; `varied`: each batch sees
+    another version of it (subword and token dropout)."""
 
     ids: Int32s
     token_types: Int32s | None
     label: int
+    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,11 @@ class Labelled(Tallied):
         self._weighting, self._beta = weighting, beta
         self._index = {label: index for index, label in enumerate(labels)}
 
-    def fit(self, examples: Sequence[Any]) -> None:
-        """Class weights from the training examples. DataError when only one class is among them."""
+    def fit(self, examples: Sequence[Any]) -> list[Any]:
+        """The training examples as they are to be trained; class weights are taken from them.
+
+        DataError when only one class is among them.
+        """
         found = Counter(example.label for example in examples)
         if len(found) < 2:
             only = self.labels[next(iter(found))] if found else "none"
@@ -79,6 +86,7 @@ class Labelled(Tallied):
         weights = class_weights([found[index] for index in range(len(self.labels))], self._weighting, self._beta)
         if weights is not None:
             self.how = replace(self.how, weights=weights)
+        return list(examples)
 
     def label_of(self, row: Row) -> int:
         """The index of the row's class; DataError when it has none, or one that was not there in training."""
@@ -120,6 +128,16 @@ class Classify(Labelled):
         self.config = config or ClassifyConfig()
         super().__init__(labels, self.config.weighting, self.config.beta, self.config.loss)
         self.tokenizer = tokenizer
+        if self.config.token_dropout and tokenizer.mask_id is None:
+            raise ConfigError("token_dropout needs a mask token", remedy="use a tokenizer of the style bert or roberta")
+
+    @cached_property
+    def _resegmenter(self) -> Resegmenter:
+        return Resegmenter(self.tokenizer)
+
+    def fit(self, examples: Sequence[ClassExample]) -> list[ClassExample]:
+        varied = bool(self.config.subword_dropout or self.config.token_dropout)
+        return [replace(example, varied=varied) for example in super().fit(examples)]
 
     def check(self, kernel: Kernel) -> None:
         layouts = ("encoder", "decoder")
@@ -141,10 +159,12 @@ class Classify(Labelled):
         return len(example.ids)
 
     def collate(self, examples: Sequence[ClassExample], rng: torch.Generator) -> ClassBatch:
-        del rng
-        rows = [example.ids for example in examples]
+        rows = [self._version(example, rng) if example.varied else example.ids for example in examples]
         ids = stack(rows, self.tokenizer.pad_id or 0)
-        types = [np.zeros(len(one.ids), np.int32) if one.token_types is None else one.token_types for one in examples]
+        types = [
+            np.zeros(len(row), np.int32) if one.token_types is None else one.token_types
+            for one, row in zip(examples, rows, strict=True)
+        ]
         paired = any(example.token_types is not None for example in examples)
         return ClassBatch(
             ids=ids,
@@ -153,6 +173,20 @@ class Classify(Labelled):
             labels=torch.tensor([example.label for example in examples]),
             n_tokens=sum(map(len, rows)),
         )
+
+    def _version(self, example: ClassExample, rng: torch.Generator) -> Int32s:
+        """The example's ids segmented anew, and some of its tokens hidden. A pair keeps its segmentation."""
+        draws = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+        ids = example.ids
+        if self.config.subword_dropout and example.token_types is None:
+            other = self._resegmenter.sample(ids.tolist(), self.config.subword_dropout, draws)
+            # A finer segmentation may outgrow the context; the text then stays as it was.
+            ids = np.array(other, dtype=np.int32) if len(other) <= self.config.context else ids
+        if self.config.token_dropout and self.tokenizer.mask_id is not None:
+            ordinary = ~np.isin(ids, self.tokenizer.special_ids)
+            hidden = ordinary & (draws.random(len(ids)) < self.config.token_dropout)
+            ids = np.where(hidden, np.int32(self.tokenizer.mask_id), ids)
+        return ids
 
     def tokens(self, batch: ClassBatch) -> int:
         return batch.n_tokens

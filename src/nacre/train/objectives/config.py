@@ -161,12 +161,20 @@ class ClassifyConfig:
     """`context`: tokens of an example, special ones included; longer texts are cut at the end and counted.
 
     `weighting` weighs the classes by their training rows (see `class_weights`, whose `beta` this is).
+    Training only, drawn anew for every batch: `subword_dropout` refuses each match of a word's segmentation with this
+    probability (`nacre.data.resegment`), `token_dropout` replaces that share of the tokens by the mask token.
     """
 
     context: int = 128
     weighting: Weighting = "none"
     beta: float = 0.999
+    subword_dropout: float = 0.0
+    token_dropout: float = 0.0
     loss: ClassLoss = field(default_factory=ClassLoss)
+
+    def __post_init__(self) -> None:
+        _check_share("subword_dropout", self.subword_dropout)
+        _check_share("token_dropout", self.token_dropout)
 
 
 @dataclass(frozen=True)
