@@ -46,12 +46,17 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Writes the checkpoint of `step`: under another name first, renamed when every byte is on the disk.
 
-        A checkpoint of the same step is left as it is: its content follows from the step. Raises ResourceError when
-        the disk is full; what was there before is then untouched.
+        An intact checkpoint of the same step is left as it is: its content follows from the step. Raises ResourceError
+        when the disk is full; what was there before is then untouched.
         """
         final, draft = self.path(step), self.folder / f".draft-{step:08d}"
         if final.exists():
-            return final
+            try:
+                _verify(final)
+            except IntegrityError:
+                shutil.rmtree(final)
+            else:
+                return final
         try:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
@@ -71,13 +76,7 @@ class Checkpoints:
     def load(self, step: int, device: torch.device | str = "cpu") -> dict[str, Any]:
         """The state saved at `step`; IntegrityError when its bytes are not those that were written."""
         folder = self.path(step)
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            intact = manifest["sha256"] == _sha256(folder / STATE)
-        except (OSError, ValueError, KeyError) as error:
-            raise _damaged(folder, f"cannot be read: {error}") from error
-        if not intact:
-            raise _damaged(folder, "its content differs from its checksum")
+        _verify(folder)
         state: dict[str, Any] = torch.load(folder / STATE, map_location=device, weights_only=True)
         return state
 
@@ -117,6 +116,17 @@ class Checkpoints:
                 doomed = self.folder / f".doomed-{step:08d}"
                 self.path(step).rename(doomed)
                 shutil.rmtree(doomed)
+
+
+def _verify(folder: Path) -> None:
+    """Raises IntegrityError unless the state has the bytes that were written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        intact = manifest["sha256"] == _sha256(folder / STATE)
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(folder, f"cannot be read: {error}") from error
+    if not intact:
+        raise _damaged(folder, "its content differs from its checksum")
 
 
 def _sha256(path: Path) -> str:

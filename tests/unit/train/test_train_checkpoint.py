@@ -25,6 +25,13 @@ def state(step: int) -> dict[str, Any]:
     return {"step": step, "weights": {"w": torch.arange(1000.0) * step}}
 
 
+class Undisturbed(Silent):
+    """Nothing may be reported: no checkpoint is half there."""
+
+    def note(self, event: str, **details: Any) -> None:
+        pytest.fail(f"{event}: {details}")
+
+
 def test_trap_45_a_write_that_fails_leaves_nothing_and_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +76,7 @@ def test_trap_45_a_kill_between_any_two_operations_leaves_a_whole_checkpoint(
             patch.setattr("nacre.train.checkpoint._flush", dying(lambda path: None))
             with suppress(Killed):
                 Checkpoints(folder).save(2, state(2))
-        found = Checkpoints(folder).latest(Silent())
+        found = Checkpoints(folder).latest(Undisturbed())
         assert found is not None
         assert torch.equal(found["weights"]["w"], state(found["step"])["weights"]["w"])
         assert Checkpoints(folder).save(2, state(2)).is_dir()
@@ -92,6 +99,11 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(tmp_path: Pat
     assert found is not None
     assert found["step"] == 1
     assert notes[0]["step"] == 2
+    checkpoints.save(2, state(2))
+    found = checkpoints.latest(Undisturbed())
+    assert found is not None
+    assert found["step"] == 2
+    (tmp_path / "step-00000002" / "state.pt").write_bytes(b"")
     (tmp_path / "step-00000001" / "checkpoint.json").write_text("{")
     with pytest.raises(IntegrityError, match="step-00000001"):
         checkpoints.latest(Silent())

@@ -21,7 +21,7 @@ class StubKernel(nn.Module):
     def __init__(self, *, dropout: float = 0.0, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        # Only read for the count of operations.
+        # Read only for the count of operations.
         self.config = preset("gpt2", vocab_size=VOCABULARY, hidden_size=WIDTH, layers=2, heads=2, max_positions=64)
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
         self.blocks = nn.ModuleList([nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)])
