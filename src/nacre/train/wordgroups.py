@@ -34,8 +34,9 @@ class WordTokens:
     def part(self, start: int, stop: int) -> WordTokens:
         """Tokens [start, stop), their words numbered from 0 again."""
         groups = self.groups[start:stop]
-        shift = groups[groups >= 0].min(initial=np.iinfo(np.int32).max)
-        return WordTokens(self.ids[start:stop], np.where(groups < 0, groups, groups - shift))
+        found, dense = np.unique(groups, return_inverse=True)
+        dense -= int((found < 0).any())
+        return WordTokens(self.ids[start:stop], dense.astype(np.int32))
 
 
 def grouped(tokenizer: Tokenizer, text: str, whole_words: bool) -> WordTokens:
@@ -57,11 +58,11 @@ def grouped(tokenizer: Tokenizer, text: str, whole_words: bool) -> WordTokens:
 
 def joined(parts: Sequence[WordTokens]) -> WordTokens:
     """The parts one after the other, no word shared between them."""
-    shift, groups = 0, []
-    for part in parts:
-        groups.append(np.where(part.groups < 0, part.groups, part.groups + shift))
-        shift += int(part.groups.max(initial=-1)) + 1
-    return WordTokens(np.concatenate([part.ids for part in parts]), np.concatenate(groups))
+    lengths = [len(part) for part in parts]
+    groups = np.concatenate([part.groups for part in parts])
+    # Numbers need not be dense, only below the number of tokens.
+    shift = np.repeat(np.cumsum(lengths) - lengths, lengths).astype(np.int32)
+    return WordTokens(np.concatenate([part.ids for part in parts]), np.where(groups < 0, groups, groups + shift))
 
 
 def cut_evenly(tokens: WordTokens, room: int) -> list[WordTokens]:

@@ -89,7 +89,7 @@ class SentencePairs(Tallied):
                 "pairs of sentences need the special tokens cls, sep and mask, and the tokenizer lacks one",
                 remedy="train the tokenizer in the style bert",
             )
-        self._cls_id, self._sep_id, self._mask_id = cls_id, sep_id, mask_id
+        self._cls, self._sep, self._mask_id = _special(cls_id), _special(sep_id), mask_id
         if self._room < 2:
             raise ConfigError(f"a context of {self.config.context} holds no pair", remedy="give 5 or more")
 
@@ -234,7 +234,8 @@ class SentencePairs(Tallied):
                 break
             taken.append(sentence)
             length += len(sentence)
-        return joined(taken).part(0, room)
+        found = joined(taken)
+        return found.part(0, room) if length > room else found
 
     def _masked(self, ids: Tensor, rows: Sequence[WordTokens], drawn: Sequence[Tensor]) -> Masked:
         rates = self.config.rates
@@ -246,14 +247,15 @@ class SentencePairs(Tallied):
         return corrupt(ids, selected, self._mask_id, self._ordinary, rates, draws)
 
     def _framed(self, first: WordTokens, second: WordTokens) -> WordTokens:
-        def special(token: int) -> WordTokens:
-            return WordTokens(np.array([token], np.int32), np.array([-1], np.int32))
-
-        return joined([special(self._cls_id), first, special(self._sep_id), second, special(self._sep_id)])
+        return joined([self._cls, first, self._sep, second, self._sep])
 
     @cached_property
     def _ordinary(self) -> Tensor:
         return ordinary_ids(self.tokenizer)
+
+
+def _special(token: int) -> WordTokens:
+    return WordTokens(np.array([token], np.int32), np.array([-1], np.int32))
 
 
 _SENTENCE = re.compile(r"[^\n]*?(?:[。！？…]+[”’』」）]*|[.!?]+[\"')\]”’]*(?=\s)|\n|$)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,9 +82,12 @@ def noise_spans(n: int, config: SpanConfig, most: int, rng: torch.Generator) -> 
     n_spans = min(max(round(n_noise / config.mean_span), 1), n_noise, n - n_noise + 1, most)
     lengths = _composition(n_noise, n_spans, rng)
     gaps = _composition(n - n_noise + 2, n_spans + 1, rng)
-    gaps[0] -= 1  # only the gaps between spans must not be empty
-    starts = np.cumsum(gaps[:-1]) + np.cumsum(lengths) - lengths
-    return [(int(start), int(start + length)) for start, length in zip(starts, lengths, strict=True)]
+    spans, at = [], -1  # only the gaps between spans must not be empty: the first and the last are one too long
+    for gap, length in zip(gaps, lengths, strict=False):
+        at += gap
+        spans.append((at, at + length))
+        at += length
+    return spans
 
 
 def corrupted(text: Int32s, spans: Sequence[tuple[int, int]], sentinels: Sequence[int], eos_id: int) -> SourceTarget:
@@ -119,7 +123,7 @@ def _widest(n: int, config: SpanConfig, most: int) -> int:
     return max(n - least, greatest) + n_spans + 1
 
 
-def _composition(total: int, parts: int, rng: torch.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """(parts,) positive integers that add up to `total`, every such sequence equally likely."""
-    borders = torch.randperm(total - 1, generator=rng)[: parts - 1].sort().values.numpy() + 1
-    return np.diff(borders, prepend=0, append=total)
+def _composition(total: int, parts: int, rng: torch.Generator) -> list[int]:
+    """`parts` positive integers that add up to `total`, every such sequence equally likely."""
+    borders = sorted(torch.randperm(total - 1, generator=rng)[: parts - 1].tolist())
+    return [stop - start for start, stop in pairwise([-1, *borders, total - 1])]
