@@ -146,3 +146,8 @@ def test_dropout_of_subwords_and_tokens_acts_on_training_examples_only() -> None
     assert tokenizer.mask_id in drawn[0].flatten().tolist() + drawn[2].flatten().tolist()
     untouched = objective.collate(plain, torch.Generator().manual_seed(1)).ids
     assert untouched[0, :4].tolist() == tokenizer.encode("unbelievable deliveries")
+    for seed in range(20):
+        ids = objective.collate(trained, torch.Generator().manual_seed(seed)).ids
+        assert (ids == tokenizer.cls_id).sum() == (ids == tokenizer.sep_id).sum() == 2, (
+            "special tokens are never hidden"
+        )

@@ -183,7 +183,7 @@ class Classify(Labelled):
             # A finer segmentation may outgrow the context; the text then stays as it was.
             ids = np.array(other, dtype=np.int32) if len(other) <= self.config.context else ids
         if self.config.token_dropout and self.tokenizer.mask_id is not None:
-            ordinary = ~np.isin(ids, self.tokenizer.special_ids)
+            ordinary = ~np.isin(ids, sorted(self.tokenizer.special_ids))
             hidden = ordinary & (draws.random(len(ids)) < self.config.token_dropout)
             ids = np.where(hidden, np.int32(self.tokenizer.mask_id), ids)
         return ids
