@@ -1,0 +1,1 @@
+"""One file per trap: how each toolkit is asked, and by what rule it passes."""
