@@ -48,9 +48,12 @@ class Steps(Dataset[list[Part]]):
 def collate_part(objective: Objective[Any, Any], examples: list[Any], rng: torch.Generator, number: int) -> Part:
     """One micro batch with its counts, known before any forward pass."""
     batch = objective.collate(examples, rng)
-    longest = max(objective.length(example) for example in examples)
-    count, tokens, rows = int(objective.count(batch)), int(objective.tokens(batch)), len(examples)
-    return Part(number, batch, rows, count, tokens, slots=longest * rows)
+    count, tokens = int(objective.count(batch)), int(objective.tokens(batch))
+    # What the kernel computes: the ids of its encoder and of its decoder as they are padded (images have none).
+    read = [
+        ids.numel() for name in ("ids", "decoder_ids") if isinstance(ids := getattr(batch, name, None), torch.Tensor)
+    ]
+    return Part(number, batch, len(examples), count, tokens, slots=sum(read) or tokens)
 
 
 class _From(Sampler[int]):
