@@ -44,11 +44,10 @@ class Signer:
             self._sign()
 
     def signatures(self) -> Signatures:
-        """(N, permutations) the signatures of all texts so far."""
+        """(N, permutations) the signatures of all texts, which are then handed over: the signer keeps none."""
         self._sign()
-        if not self._done:
-            return np.empty((0, len(self._offset)), dtype=np.uint32)
-        return np.concatenate(self._done)
+        done, self._done = self._done, []
+        return np.concatenate([np.empty((0, len(self._offset)), dtype=np.uint32), *done])
 
     def _sign(self) -> None:
         if not self._pending:
