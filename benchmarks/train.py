@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,11 +191,10 @@ def kernel_config(size: str) -> KernelConfig:
     return preset("llama2", vocab_size=VOCABULARY, max_positions=CONTEXT, **SIZES[size])
 
 
-def measure(size: str, names: Sequence[str], rounds: int, steps: int) -> list[dict[str, Any]]:
-    """One row per variant and round."""
+def measure(size: str, names: Sequence[str], rounds: int, steps: int) -> Iterator[dict[str, Any]]:
+    """One row per variant and round, as soon as it is measured."""
     config = kernel_config(size)
     rows, forward = blocks(BATCH * steps), sum(anatomy(config, CONTEXT).flops_per_token.values())
-    measured = []
     with tempfile.TemporaryDirectory() as folder:
         hf.save(Kernel(config, torch.Generator().manual_seed(0)), Path(folder))
         for turn in range(rounds):
@@ -204,14 +203,14 @@ def measure(size: str, names: Sequence[str], rounds: int, steps: int) -> list[di
                 clock = run(Path(folder), rows, steps, **options)
                 speed, cpu_speed = clock.speeds(BATCH * CONTEXT)
                 peak = peak_gflops(torch.bfloat16 if "bf16" in name else torch.float32)
-                measured.append({
+                row = {
                     "size": size, "parameters": anatomy(config).total_parameters, "variant": name, "round": turn,
                     "steps": steps, "tokens_per_s": round(speed), "tokens_per_cpu_s": round(cpu_speed),
                     "peak_gflops": round(peak), "share_of_peak": round(3 * forward * speed / 1e9 / peak, 3),
                     "losses": " ".join(f"{loss:.4f}" for loss in clock.losses),
-                })  # fmt: skip
-                print({k: v for k, v in measured[-1].items() if k != "losses"}, flush=True)
-    return measured
+                }  # fmt: skip
+                print({k: v for k, v in row.items() if k != "losses"}, flush=True)
+                yield row
 
 
 def summarise(rows: list[dict[str, Any]]) -> None:
@@ -252,8 +251,11 @@ def main() -> None:
         if not hardware:
             print("this processor has no bfloat16 matrix product: the bfloat16 variants are left out")
     where = record.machine(["torch", "transformers", "nacre"]) | {"threads": torch.get_num_threads()}
-    rows = [row for size in options.sizes for row in measure(size, names, options.rounds, options.steps)]
-    print(f"appended to {record.append('train', [{**where, **row} for row in rows])}")
+    rows = []
+    for size in options.sizes:
+        for row in measure(size, names, options.rounds, options.steps):
+            rows.append(row)
+            record.append("train", [{**where, **row}])
     summarise(rows)
 
 
