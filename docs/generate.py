@@ -1,8 +1,10 @@
-"""Writes the generated pages under docs/reference: commands, stages, kernel presets, data sets. `--check` only compares."""
+"""Writes the generated pages under docs/reference: commands, stages, presets, data sets. `--check` only compares."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -82,13 +84,59 @@ def data_sets() -> str:
     """The data catalogue."""
     parts = [NOTE, "# Data sets\n", "| name | task | language | licence | class |\n|---|---|---|---|---|"]
     for entry in data_catalogue.entries():
-        parts.append(
-            f"| `{entry.name}` | {entry.task} | {', '.join(entry.languages)} | {entry.licence} | {entry.licence_class} |"
-        )
+        cells = [f"`{entry.name}`", entry.task, ", ".join(entry.languages), entry.licence, entry.licence_class]
+        parts.append(f"| {' | '.join(cells)} |")
     return "\n".join(parts) + "\n"
 
 
-PAGES = {"commands.md": commands, "stages.md": stage_pages, "presets.md": presets, "data.md": data_sets}
+TRAPS = {
+    1: "gradients under accumulation with unequal numbers of trained tokens", 2: "a last window cut short",
+    3: "several processes: the global token count", 4: "evaluation independent of batch and padding",
+    5: "a micro batch without a label", 6: "chunked cross-entropy equals plain", 7: "first loss near ln V",
+    9: "the first answer token is trained", 10: "the end of a text is trained, also where padding has its id",
+    16: "text of a user never becomes a control token", 17: "tokenizer round trips and sizes",
+    18: "windows cover every character", 19: "packed equals unpacked", 20: "positions restart with each document",
+    21: "a document leaves its neighbours unchanged", 22: "left padding changes nothing",
+    23: "decoding over a cache equals the full pass", 24: "rotary layout", 25: "buffers after meta device and casts",
+    26: "rotary scaling survives a save", 27: "causality", 28: "T5 in float16", 29: "a skipped step advances nothing",
+    30: "one schedule step per optimiser step", 31: "clipping by the global norm", 32: "which parameters Muon takes",
+    33: "frozen stays frozen", 34: "activation checkpointing", 35: "compiled equals eager", 36: "masked tokens",
+    37: "next-sentence pairs", 38: "span corruption", 44: "kill and resume, bit for bit", 45: "atomic checkpoints",
+    46: "tied weights", 49: "strict loading", 50: "NaN is never best", 51: "splits by content",
+    52: "duplicates never straddle a split", 53: "contamination", 54: "across tokenizers only bits per byte",
+    55: "changed parents are noticed",
+}  # fmt: skip
+ROOT = Path(__file__).parents[1]
+
+
+def traps() -> str:
+    """The tests that guard each trap, and what public toolkits do, as measured."""
+    guards: dict[int, set[str]] = {number: set() for number in TRAPS}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for digits in re.findall(r"def test_trap_((?:\d+_)+)", path.read_text(encoding="utf-8")):
+            for number in map(int, digits.strip("_").split("_")):
+                guards.setdefault(number, set()).add(path.relative_to(ROOT).as_posix())
+    parts = [NOTE, "# Traps\n", "What toolkits of this field got wrong, and the tests here that would notice.\n"]
+    parts.append("| trap | what must hold | guarded by |\n|---|---|---|")
+    for number, files in sorted(guards.items()):
+        parts.append(f"| {number} | {TRAPS.get(number, '')} | {', '.join(f'`{one}`' for one in sorted(files))} |")
+    parts += ["", "## Public toolkits, measured\n", "By `benchmarks/traps_peers.py`, the newest row of each.\n"]
+    parts.append("| trap | asks | toolkit | passes | measured |\n|---|---|---|---|---|")
+    with (ROOT / "benchmarks" / "results" / "traps_peers.csv").open(encoding="utf-8", newline="") as file:
+        newest = {(row["trap"], row["asks"], row["toolkit"]): row for row in csv.DictReader(file)}
+    for row in newest.values():
+        name = f"{row['toolkit']} {row['version']}"
+        parts.append(f"| {row['trap']} | {row['asks']} | {name} | {row['passes']} | {row['measured']} |")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {
+    "commands.md": commands,
+    "stages.md": stage_pages,
+    "presets.md": presets,
+    "data.md": data_sets,
+    "traps.md": traps,
+}
 
 
 def main(check: bool) -> int:

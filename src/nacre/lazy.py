@@ -11,9 +11,7 @@ from nacre.errors import MissingDependency
 # Import name of an optional package -> the extra of Nacre that installs it.
 EXTRAS: dict[str, str] = {
     "torch": "train",
-    "psutil": "train",
     "pyarrow": "data",
-    "datasketch": "data",
     "py3langid": "data",
     "rjieba": "data",
     "sklearn": "evaluate",

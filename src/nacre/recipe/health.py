@@ -23,9 +23,7 @@ from nacre.recipe import machine
 # What one goes without when an extra's package is absent.
 LOSSES = {
     "torch": "no training, no model of one's own can run",
-    "psutil": "memory is not reported live while training",
     "pyarrow": "no Parquet files",
-    "datasketch": "no near-duplicate removal",
     "py3langid": "no language filter",
     "rjieba": "no Chinese word segmentation: whole-word masking falls on characters",
     "sklearn": "no classical baseline, no ROC curves",

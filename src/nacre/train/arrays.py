@@ -12,7 +12,7 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
 # Batches are padded to a multiple of this many positions: a compiled kernel then sees few different shapes.
-LENGTH_MULTIPLE = 16
+LENGTH_MULTIPLE = 8
 
 
 def padded_length(length: int) -> int:

@@ -9,7 +9,9 @@ from nacre.errors import DataError
 
 
 def test_front_matter_becomes_fields_and_the_body_text(tmp_path: Path) -> None:
-    (tmp_path / "退货.md").write_text("---\ntitle: 退货\nupdated: 2026-01-02\n---\n\n三十天内可退。\n\n第二段。\n", "utf-8")
+    (tmp_path / "退货.md").write_text(
+        "---\ntitle: 退货\nupdated: 2026-01-02\n---\n\n三十天内可退。\n\n第二段。\n", "utf-8"
+    )
     assert list(read(tmp_path)) == [
         {"id": "退货", "title": "退货", "updated": "2026-01-02", "text": "三十天内可退。\n\n第二段。"}
     ]

@@ -1,0 +1,58 @@
+"""Documentation matches code: generated pages are up to date, and every command that a page shows can be parsed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from nacre.cli.main import VERBS
+from nacre.cli.parser import VerbParser
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"]
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(page, command line) of every line in a bash block that runs nacre."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+            found += [(page, line.partition("  #")[0]) for line in block.splitlines() if line.startswith("nacre ")]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), shown_commands())
+def test_every_shown_command_is_one_that_exists(page: str, line: str) -> None:
+    verb, *arguments = shlex.split(line.removeprefix("nacre "))
+    module = import_module(VERBS[verb][0])
+    parser = VerbParser(verb, module.HELP)
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments)
+    if verb in ("run", "plan"):
+        assert (ROOT / args.recipe).is_file(), f"{page}: {args.recipe} does not exist"
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(shown_commands()) > 10
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    pytest.importorskip("torch")
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(check=True) == 0, "run make docs"
+
+
+def test_make_targets_named_in_pages_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"`make ([a-z]+)", (ROOT / page).read_text(encoding="utf-8")))
+        assert named <= targets, f"{page} names {named - targets}"
