@@ -56,3 +56,10 @@ def test_make_targets_named_in_pages_exist() -> None:
     for page in PAGES:
         named = set(re.findall(r"`make ([a-z]+)", (ROOT / page).read_text(encoding="utf-8")))
         assert named <= targets, f"{page} names {named - targets}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_python_snippet_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, page, "exec"), {})
+        assert capsys.readouterr().out
