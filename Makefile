@@ -33,7 +33,7 @@ demo: $(VENV)/.use  ## the whole life of a model on the embedded support desk, o
 	$(BIN)/nacre predict demo/tune "my parcel was supposed to be here last friday" "忘记密码了怎么登录"
 
 test: $(VENV)/.develop  ## every test, slow ones too
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/.develop  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .
