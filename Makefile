@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 # Installed before everything else, so that a CPU build from a find-links folder is taken where there is one.
 # GPU users choose theirs: make demo TORCH='torch==2.13.0+cu130'
 TORCH ?= torch==2.13.0
-# The demo is bounded to two threads; its store lives beside the recipe's folder, not in the home folder.
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo test check bench docs clean golden
@@ -28,9 +27,9 @@ $(VENV)/.develop: pyproject.toml | $(VENV)/.use
 	@touch $@
 
 demo: $(VENV)/.use  ## the whole life of a model on the embedded support desk, offline, in minutes
-	$(BIN)/nacre run recipes/demo.yaml
-	$(BIN)/nacre trace demo/evaluate
-	$(BIN)/nacre predict demo/tune "my parcel was supposed to be here last friday" "忘记密码了怎么登录"
+	$(BIN)/nacre run recipes/intents.yaml
+	$(BIN)/nacre trace intents/evaluate
+	$(BIN)/nacre predict intents/tune "my parcel was supposed to be here last friday" "忘记密码了怎么登录"
 
 test: $(VENV)/.develop  ## every test, slow ones too
 	$(BIN)/pytest -q -n 2 --dist loadfile
@@ -42,7 +41,10 @@ check: $(VENV)/.develop  ## ruff, mypy --strict, import layers
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.develop  ## every benchmark, in turns with its peers; appends to benchmarks/results/*.csv
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/shakespeare.py
+	$(BIN)/python benchmarks/recipes.py banking77 minilm reviews entities poet python translate digits
 
 docs: $(VENV)/.develop  ## regenerate the generated pages under docs/
 	$(BIN)/python docs/generate.py

@@ -71,6 +71,9 @@ def run(args: Namespace) -> int:
     ]
     print(table(rows, ["step", "state", "took", "artifact", "metrics"]))
     print(f"\nartifacts: {results[0].path.parent.parent.parent if results else '-'}")
+    for one in results:
+        if (one.path / "report.html").is_file():
+            print(f"report:    {one.path / 'report.html'}")
     if results:
         print(f"next: nacre show {results[-1].ref}   nacre trace {results[-1].ref}")
     return 0
