@@ -93,6 +93,7 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
     What the objective dropped, cut or noted is reported and written to `training.json` beside the weights.
     """
     objective.check(kernel)
+    hf.check_savable(kernel.config)
     examples = prepare(objective, rows.train, "the training rows")
     if how.balance != "none":
         drawn = balanced_indexes([example.label for example in examples], how.balance, seed=work.seed, epoch=0)
