@@ -32,7 +32,7 @@ PICO: dict[str, tuple[str | None, str]] = {
     ),
     "reviews": (
         "hotel-reviews",
-        f"""{_SMALL} reviews.limit.train=200 reviews.limit.test=60 tokenizer.vocab_size=1500
+        f"""{_SMALL} reviews.limit.train=200 reviews.limit.test=60 tokenizer.vocab_size=2500
         pretrain.train.epochs=1 tune.train.epochs=1 {_BRIEF}""",
     ),
     "entities": (
