@@ -30,7 +30,6 @@ LOSSES = {
     "sacrebleu": "no BLEU and chrF",
     "rouge_score": "no ROUGE",
     "matplotlib": "no plots in reports",
-    "pypinyin": "no rhyme in the checks of poems",
     "pypinyin": "no rhymes of Chinese poems",
     "tensorboard": "no --tensorboard",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
