@@ -78,8 +78,14 @@ class GateRefused(NacreError):
     exit_code = 3
 
 
+_MOST_NAMES = 24
+
+
 def closest(name: str, known: Iterable[str]) -> str:
-    """A remedy that names the closest known word, or lists them all when none is close."""
+    """A remedy that names the closest known word, or lists the known ones (the first of many) when none is close."""
     names = sorted(known)
     match = get_close_matches(name, names, n=1)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names) or '(none)'}"
+    if match:
+        return f"did you mean {match[0]!r}?"
+    more = [f"and {len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    return f"known: {', '.join([*names[:_MOST_NAMES], *more]) or '(none)'}"

@@ -115,7 +115,7 @@ class Store:
             raise ReferenceNotFound(f"{ref} is a served model, not a folder", remedy="give a folder or a store name")
         if colon and scheme in self._resolvers:
             return self._resolvers[scheme](rest)
-        return self._stored(ref) or self._at_path(ref, base) or self._unknown(ref)
+        return self._stored(ref) or self._at_path(ref, base) or self._unknown(ref, base)
 
     def digest(self, resolved: Resolved) -> str:
         """The content digest of what was resolved, from its bytes (large files through the hash cache)."""
@@ -139,10 +139,12 @@ class Store:
             _same(resolved, digest_path(resolved.path, self.hashes.hash_file))
 
     def _stored(self, ref: str) -> Resolved | None:
-        name, _, version = ref.partition("@")
+        name, at, version = ref.partition("@")
         have = self.versions(name) if _is_name(name) else []
-        if not have or (version and not version.isdigit()):
+        if not have:
             return None
+        if at and not (version.isascii() and version.isdigit()):
+            raise ReferenceNotFound(f"{ref}: a version is a number", remedy=f"such as {name}@{have[-1]}")
         if version and int(version) not in have:
             raise ReferenceNotFound(
                 f"{name} has no version {version}", remedy=f"it has: {', '.join(f'{name}@{one}' for one in have)}"
@@ -161,15 +163,27 @@ class Store:
                 return Resolved(record.ref, path.absolute(), record)
         return Resolved(str(path.absolute()), path.absolute(), record)
 
-    def _unknown(self, ref: str) -> Resolved:
+    def _unknown(self, ref: str, base: Path | None) -> Resolved:
         scheme, colon, _ = ref.partition(":")
         if colon and len(scheme) > 1 and scheme.isidentifier():
             known = [f"{name}:" for name in self._resolvers]
             raise ReferenceNotFound(f"{ref!r}: unknown kind of reference", remedy=closest(f"{scheme}:", known))
+        name, names = ref.partition("@")[0], self.names()
+        path = (base or Path()) / Path(ref).expanduser()
+        if path.suffix or ref.startswith((".", "/", "~")):  # names have neither, as a rule
+            raise ReferenceNotFound(f"there is no file or folder {path}", remedy=_beside(path))
+        within = [one for one in names if one.startswith(f"{name}/")]
         raise ReferenceNotFound(
             f"{ref!r} is neither in the store {self.root / 'store'} nor a file or folder",
-            remedy=closest(ref.partition("@")[0], self.names()),
+            remedy=f"under {name}: {', '.join(within)}" if within else closest(name, names),
         )
+
+
+def _beside(path: Path) -> str:
+    """What to give instead of a path that is not there."""
+    if not path.parent.is_dir():
+        return f"{path.parent} is no folder either: check the path"
+    return closest(path.name, (one.name for one in path.parent.iterdir() if not one.name.startswith(".")))
 
 
 def _is_name(name: str) -> bool:

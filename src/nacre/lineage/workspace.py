@@ -105,9 +105,10 @@ def recover(store: Store, name: str, fingerprint: str) -> Record | None:
     return publish(store, space, record)
 
 
-def sweep(store: Store, name: str) -> int:
-    """Removes the work folders of a name, whatever fingerprint they were for; gives their number."""
-    stale = unfinished(store, name)
+def sweep(store: Store, name: str, fingerprint: str | None = None) -> int:
+    """Removes the work folders of a name, of one fingerprint or of all; gives their number."""
+    only = None if fingerprint is None else workspace(store, name, fingerprint).folder
+    stale = [folder for folder in unfinished(store, name) if only in (None, folder)]
     for folder in stale:
         shutil.rmtree(folder)
     return len(stale)

@@ -9,6 +9,7 @@ import json
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -111,7 +112,8 @@ def _explain(kind: type, values: Mapping[str, Any], where: str, row: Any) -> Pro
     if code in ("missing", "missing_argument"):
         return Problem(path, "required and not given", "add it")
     shown = json.dumps(given, ensure_ascii=False, default=str)
-    what = f"{row['msg'][:1].lower()}{row['msg'][1:]}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    said = row["msg"].replace("an object", "a mapping").replace("a valid array", "a list")  # YAML's words
+    what = f"{said[:1].lower()}{said[1:]}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
     if isinstance(given, str) and code in ("float_type", "int_type", "bool_type") and _is_number(given):
         return Problem(path, what, f"write {given} without quotes")
     context = row.get("ctx", {})
@@ -135,7 +137,6 @@ def _default_remedy(kind: type, path: Sequence[Any]) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return isfinite(float(text))
     except ValueError:
         return text in ("true", "false")
-    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,8 @@ def _source(recipe: Recipe, ref: str, where: str, store: Store, problems: list[P
     try:
         return store.resolve(ref, recipe.folder)
     except ReferenceNotFound as error:
-        near = closest(ref, recipe.steps)
-        remedy = f"{near}, a step of this recipe" if near.startswith("did") else error.remedy
+        near = get_close_matches(ref, recipe.steps, n=1)
+        remedy = f"did you mean {near[0]!r}, a step of this recipe?" if near and ":" not in ref else error.remedy
         problems.append(Problem(where, error.message, remedy))
     except NacreError as error:
         problems.append(Problem(where, error.message, error.remedy))

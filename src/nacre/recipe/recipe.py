@@ -25,6 +25,8 @@ from nacre.lineage.store import check_name
 from nacre.recipe import yaml12
 from nacre.recipe.config import Problem, build, raise_problems
 
+_SEEDS = 2**32  # what every random generator underneath takes
+
 
 @dataclass(frozen=True)
 class Step:
@@ -77,6 +79,8 @@ def parse(values: Mapping[str, Any], folder: Path, where: str, overrides: Sequen
         raise ConfigError(f"{where}: no steps", remedy="add at least one step under steps:")
     for name in (file.name, *file.steps):
         check_name(name)
+    if not 0 <= file.seed < _SEEDS:
+        raise ConfigError(f"{where}.seed is {file.seed}", remedy="give a whole number from 0 to 2^32 - 1")
     recipe = Recipe(file.name, file.steps, file.seed, file.about, folder)
     recipe = replace(recipe, steps=_overridden(recipe.steps, overrides))
     return replace(recipe, steps={name: recipe.steps[name] for name in _order(recipe, where)})
@@ -102,7 +106,9 @@ def _overridden(steps: Mapping[str, Step], overrides: Sequence[str]) -> dict[str
         left, equals, right = text.partition("=")
         name, *path = left.strip().split(".")
         if not equals or not path or not all(path):
-            raise UsageError(f"--set {text}: not of the form STEP.KEY=VALUE", remedy="for example --set tune.epochs=3")
+            raise UsageError(
+                f"--set {text}: not of the form STEP.KEY=VALUE", remedy="for example --set tune.train.epochs=3"
+            )
         if name not in changed:
             raise UsageError(f"--set {text}: no step {name!r}", remedy=closest(name, changed))
         value = yaml12.loads(right, f"--set {text}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nacre.errors import UsageError
 from nacre.lineage.store import Resolved, Store
 
 
 def open_store(root: Path | str | None = None, *, fetch: bool = False) -> Store:
     """The store at `root` (default: `$NACRE_HOME`, else `.nacre`), with `data:NAME` and `model:NAME` understood.
 
+    Raises UsageError where `root` is a file.
     With `fetch` a catalogued model that is absent is downloaded when it is first resolved.
     """
     store = Store(Path(root).expanduser() if root is not None else None)
+    if store.root.exists() and not store.root.is_dir():
+        raise UsageError(f"the store {store.root} is a file", remedy="give a folder: --store DIR, or NACRE_HOME")
     store.register("data", _data)
     store.register("model", _fetched_model if fetch else _present_model)
     return store

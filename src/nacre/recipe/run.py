@@ -5,6 +5,7 @@ Killed at any moment and run again, the store ends with the same digests as afte
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from nacre.errors import ConfigError, NacreError, closest
+from nacre.errors import ConfigError, DataError, NacreError, UsageError, closest
 from nacre.lineage.digest import LOGS_NAME
 from nacre.lineage.graph import LICENCE_STOPS
 from nacre.lineage.record import Cost, Parent, Record
@@ -98,6 +99,7 @@ def run(recipe: Recipe, store: Store, options: RunOptions | None = None) -> list
     for step in steps:
         if step.state not in (CACHED, WAITING):
             _check(step)
+    _make_root(store)
     products = {step.name: step.product for step in plan.steps if step.product is not None}
     results = []
     for step in steps:
@@ -121,6 +123,21 @@ def _chosen(plan: Plan, only: str | None) -> list[PlannedStep]:
             f"{only} cannot run alone: {chosen[0].why} is complete", remedy="run the recipe without --only"
         )
     return chosen
+
+
+def _make_root(store: Store) -> None:
+    """Raises UsageError where nothing can be written, before work that could not be kept; a full disk is told apart."""
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        why = None if os.access(store.root, os.W_OK) else "no permission"
+    except OSError as error:
+        known = translate(error, store.root)
+        if known is not None:
+            raise known from error
+        why = error.strerror
+    if why is not None:
+        remedy = "give a folder of your own: --store DIR, or NACRE_HOME"
+        raise UsageError(f"the store {store.root} cannot be written: {why}", remedy=remedy)
 
 
 def _check(step: PlannedStep) -> None:
@@ -158,7 +175,11 @@ def _execute(planned: PlannedStep, store: Store, device: str, options: RunOption
         if space.attempts > 1:
             progress.note("resumed", attempt=space.attempts)
         work = Work(planned.inputs, space.out, space.scratch, planned.draft.seed, progress, device)
-        metrics = planned.draft.stage(planned.draft.config, work)
+        try:
+            metrics = planned.draft.stage(planned.draft.config, work)
+        except (ConfigError, DataError):  # the mended config or data is another step: nobody goes on from here
+            sweep(store, planned.draft.artifact, str(planned.record.fingerprint))
+            raise
     cost = Cost(round(time.monotonic() - began, 3), work.tokens, work.flops, machine.peak_memory_mib())
     if space.attempts > 1:
         work.notes.append(f"resumed: seconds and memory are those of attempt {space.attempts}")

@@ -66,7 +66,7 @@ def load(path: Path) -> Any:
 def loads(text: str, where: str) -> Any:
     """The plain values of a YAML text. `where` is named in errors."""
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        values = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}, line {mark.line + 1}" if mark else where
@@ -74,8 +74,20 @@ def loads(text: str, where: str) -> Any:
         if "'\\t'" in problem or "tab" in problem:
             raise ConfigError(f"{place}: a tab is used as indentation", remedy="indent with spaces") from None
         raise ConfigError(f"{place}: {problem}", remedy="correct this line") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: {error}", remedy="correct the file; it must be plain UTF-8 text") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        what = f"{where}, line {line}: the control character #x{error.character:04x}"
+        raise ConfigError(what, remedy="take it out; the file must be plain UTF-8 text") from None
+    if _holds_itself(values, ()):
+        raise ConfigError(f"{where}: an alias stands inside what it names", remedy="write the values out") from None
+    return values
+
+
+def _holds_itself(value: Any, around: tuple[int, ...]) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return id(value) in around or any(_holds_itself(one, (*around, id(value))) for one in inner)
 
 
 def _decode(data: bytes, path: Path) -> str:

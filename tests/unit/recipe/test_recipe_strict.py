@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import toy_stages
 
 from nacre.errors import ConfigError, DataError, IntegrityError, MissingDependency, UsageError
 from nacre.lineage.store import Store
@@ -15,8 +16,9 @@ from nacre.recipe import catalogue, yaml12
 from nacre.recipe.config import build, plain
 from nacre.recipe.plan import make
 from nacre.recipe.recipe import load
+from nacre.recipe.references import open_store
 from nacre.recipe.run import RunOptions, run
-from nacre.recipe.stage import Input, stage
+from nacre.recipe.stage import Input, Work, stage
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def test_scalars_mean_what_people_mean(text: str, value: object) -> None:
         ("a: [1", "line 1"),
         ("1: 2", "the key 1 is not a string"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
-        ("a: \x07", "special characters are not allowed"),
+        ("a: 1\nb: \x07", "line 2: the control character #x0007"),
+        ("a: &a\n  b: *a", "an alias stands inside what it names"),
     ],
 )
 def test_yaml_mistakes_name_their_line(text: str, message: str) -> None:
@@ -127,6 +130,8 @@ def test_configs_are_built_with_every_kind_of_field() -> None:
         ({"lr": "2e-4"}, r"c\.lr: .*write 2e-4 without quotes"),
         ({"lr": True}, r"c\.lr: .*not true"),
         ({"lr": None}, r"c\.lr: .*not null"),
+        ({"lr": "nan"}, r"c\.lr: (?!.*without quotes).*not \"nan\""),
+        ({"lr": 1.0, "inner": [1]}, r"c\.inner: .*a mapping"),
         ({}, r"c\.lr: required and not given"),
         ({"lr": 1.0, "sizes": [1.5]}, r"c\.sizes\.0"),
         ({"lr": 1.0, "flag": 1}, r"c\.flag: .*not 1"),
@@ -160,7 +165,8 @@ def test_mistakes_of_all_steps_are_told_together(toy_folder: Path) -> None:
     text = str(caught.value)
     assert "4 mistakes" in text
     for part in (
-        "'row.txt' is neither in the store",
+        "there is no file or folder",
+        "did you mean 'raw.txt'",
         "did you mean 'steps'",
         "lr: required",
         "did you mean 'toy.measure'",
@@ -180,6 +186,12 @@ def test_mistakes_of_all_steps_are_told_together(toy_folder: Path) -> None:
         ("name: toy", "name: ../toy", "cannot name an artifact"),
         ("seed: 7", "seed: seven", "seed: .*valid integer"),
         ("seed: 7", "seed: 7\nseed: 8", "stands twice"),
+        ("seed: 7", "seed: -7", r"seed is -7"),
+        ("seed: 7", "seed: 99999999999999999999", "from 0 to"),
+        ("source: raw.txt", "source: rwa.txt", "did you mean 'raw.txt'"),
+        ("source: raw.txt", "source: ./no/raw.txt", "is no folder either"),
+        ("model: train", "model: trian", r"did you mean 'train', a step of this recipe\?"),
+        ("source: raw.txt", "source: dat:clean", "unknown kind of reference"),
         ("stage: toy.clean", "stge: toy.clean", "did you mean 'stage'"),
     ],
 )
@@ -263,6 +275,27 @@ def test_checks_run_right_before_a_step_otherwise(toy_folder: Path) -> None:
         run(load(toy_folder / "toy.yaml", ["clean.min_chars=99"]), store)
     assert store.names() == ["toy/clean"]
     assert not list((store.root / "work").iterdir())
+
+
+def test_wrong_data_leaves_nothing_to_go_on_from(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: toy_stages.CleanConfig, work: Work) -> dict[str, float]:
+        (work.scratch / "half.jsonl").write_text("{")
+        raise DataError("row 57 is broken", remedy="mend it")
+
+    monkeypatch.setattr(toy_stages, "clean", replace(toy_stages.clean, function=refuse))
+    store = Store()
+    with pytest.raises(DataError):
+        run(load(toy_folder / "toy.yaml"), store)
+    assert not list((store.root / "work").iterdir())
+    assert make(load(toy_folder / "toy.yaml"), store).steps[0].state == "run"
+
+
+def test_a_store_that_cannot_be_written_is_told_before_work(toy_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        open_store(tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot be written"):
+        run(load(toy_folder / "toy.yaml"), Store(tmp_path / "file" / "below"))
 
 
 def test_only_runs_one_step(toy_folder: Path) -> None:
