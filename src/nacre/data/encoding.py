@@ -20,6 +20,8 @@ WINDOW = 1 << 16
 # Of the characters beyond ASCII, the share that must lie in GB2312 (common characters) to believe in GB18030.
 # Latin-1 text that happens to decode as GB18030 has next to none; traditional characters in GBK still reach it.
 COMMON_SHARE = 0.3
+# Frequent in every Chinese text, in simplified and traditional writing alike.
+COMMONEST = frozenset("的一是不了在人有我他大上中到小也子就你可下生好自用天出以那之家心都如同，。")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ def detect(path: Path, *, tolerant: bool = False) -> Encoding:
     if not _looks_chinese(window):
         raise DataError(
             f"{damage.place(path)}: neither UTF-8 nor GB18030 (byte 0x{damage.byte:02X})",
-            remedy="convert the file to UTF-8 (iconv -f ENCODING -t UTF-8), or name its encoding (config: encoding)",
+            remedy="name its encoding (config: read: {encoding: ...}), or convert it: iconv -f ENCODING -t UTF-8",
+        )
+    if _looks_big5(window):
+        raise DataError(
+            f"{damage.place(path)}: the text looks like Big5 (traditional Chinese), which is not assumed",
+            remedy="name the encoding (config: read: {encoding: big5}), or convert the file to UTF-8",
         )
     gb_damage = _first_invalid(path, "gb18030")
     if gb_damage is not None and not tolerant:
@@ -126,7 +133,7 @@ class _Damage:
     def error(self, path: Path, encoding: str) -> DataError:
         return DataError(
             f"{self.place(path)}: the text is {encoding}, but not there (byte 0x{self.byte:02X})",
-            remedy="repair that line, or drop and count such lines (config: on_error: drop)",
+            remedy="repair that line, or drop and count such lines (config: read: {on_error: drop})",
         )
 
 
@@ -173,6 +180,20 @@ def _mostly_utf8(window: bytes) -> bool:
     # Three bytes are the length of a Chinese character; two-byte forms also arise by chance in GB18030.
     whole = sum(1 for character in text if character >= "\u0800" and character != "\ufffd")
     return whole > broken
+
+
+def _looks_big5(window: bytes) -> bool:
+    """Whether the bytes, which GB18030 takes as well, have more of the commonest characters when read as Big5."""
+    try:
+        traditional = window[: window.rfind(b"\n") + 1 or None].decode("big5")
+    except UnicodeDecodeError:
+        return False
+    simplified = window.decode("gb18030", errors="ignore")
+    return _n_commonest(traditional) > 2 * _n_commonest(simplified)
+
+
+def _n_commonest(text: str) -> int:
+    return sum(character in COMMONEST for character in text)
 
 
 def _looks_chinese(window: bytes) -> bool:

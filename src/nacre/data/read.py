@@ -20,6 +20,7 @@ from nacre.errors import ConfigError, DataError, closest
 Documents = Literal["lines", "paragraphs", "files"]
 OnError = Literal["raise", "drop"]
 STEP = "read"
+DROP = "config: read: {on_error: drop}"  # how a recipe says it
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,7 @@ def _read_file(path: Path, config: ReadConfig, tally: Step) -> Iterator[Located]
         bad = row if isinstance(row, Bad) else _lacking(row, config.required)
         if bad is not None:
             if config.on_error == "raise":
-                raise DataError(
-                    f"{place}: {bad.reason}", remedy=f"{bad.remedy}; or drop and count such rows (on_error: drop)"
-                )
+                raise DataError(f"{place}: {bad.reason}", remedy=f"{bad.remedy}; or drop and count such rows ({DROP})")
             tally.enter(size=len(bad.sample.encode("utf-8", "replace")))
             tally.drop(bad.reason.partition(":")[0], bad.sample, str(place))
             continue

@@ -56,6 +56,8 @@ def check_config(config: TokenizerConfig) -> None:
             f"character_coverage {config.character_coverage} is outside [0.9, 1]",
             remedy="0.9995 suits Chinese, 1.0 small alphabets",
         )
+    if config.vocab_size < 1:
+        raise ConfigError(f"vocab_size is {config.vocab_size}", remedy="give the number of tokens wanted, 8000 say")
     if config.min_frequency < 1 or config.max_piece_chars < 1 or config.sentinels < 0:
         raise ConfigError(
             "min_frequency and max_piece_chars must be at least 1, sentinels at least 0", remedy="correct the config"

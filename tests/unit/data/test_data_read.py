@@ -225,3 +225,14 @@ def test_wrong_paths_and_formats_say_what_is_close(tmp_path: Path) -> None:
         ReadConfig(documents="line")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="unknown encoding"):
         list(read(tmp_path / "train.jsonl", ReadConfig(encoding="utf-88")))
+
+
+@pytest.mark.parametrize("times", [1, 50])
+def test_big5_is_told_and_not_read_as_gb18030(tmp_path: Path, times: int) -> None:
+    """Every byte of this text is valid GB18030, as other characters."""
+    text = "我的包裹在哪裡，請問什麼時候會到？" * times + "\n"
+    path = put(tmp_path, "a.txt", text.encode("big5"))
+    with pytest.raises(DataError, match="looks like Big5") as caught:
+        list(read(path))
+    assert "encoding: big5" in caught.value.remedy
+    assert next(read(path, ReadConfig(encoding="big5")))["text"] == text.strip()

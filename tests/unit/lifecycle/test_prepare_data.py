@@ -289,3 +289,19 @@ def test_known_overlaps_of_real_sets_are_found(tmp_path: Path, shared_data: Path
 def test_the_stages_are_in_the_catalogue() -> None:
     for name, stage in (("data.prepare", prepare), ("data.stdlib", stdlib), ("data.digits", digits)):
         assert catalogue.find(name) is stage
+
+
+def test_files_for_different_tasks_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("只有文本\n", encoding="utf-8")
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{"text": "t", "label": "x"}])
+    with pytest.raises(DataError, match=r"task text, .*b\.jsonl.* one for classify") as caught:
+        run(prepare, tmp_path / "out", source=tmp_path / "in")
+    assert "set task" in caught.value.remedy
+
+
+def test_an_empty_split_says_which_rows_went_before(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "always the same"}] * 50)
+    config = {"split": {"ratios": {"train": 0.999999, "test": 0.000001}}}
+    with pytest.raises(DataError, match=r"has no rows of 1 \(dedup dropped 49: duplicate\)"):
+        run(prepare, tmp_path / "out", config, source=tmp_path / "a.jsonl")

@@ -97,8 +97,9 @@ def _check_split(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
     """The split must be there before anything is loaded."""
     data = inputs.get("data")
     if data is not None and data.is_dir() and not list(data.glob(f"{config.split}.jsonl*")):
-        there = ", ".join(sorted(file.name for file in data.glob("*.jsonl*"))) or "no .jsonl file"
-        raise DataError(f"{data} has no split {config.split!r}", remedy=f"set split to one that is there: {there}")
+        there = ", ".join(sorted({file.name.partition(".")[0] for file in data.glob("*.jsonl*")}))
+        remedy = f"set split to one that is there: {there}" if there else "give a data set: a folder with test.jsonl"
+        raise DataError(f"{data} has no split {config.split!r}", remedy=remedy)
 
 
 @stage(

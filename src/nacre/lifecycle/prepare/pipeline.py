@@ -13,6 +13,7 @@ import numpy as np
 from nacre.data.clean import clean, drop_repeated_lines
 from nacre.data.decontaminate import TestIndex, decontaminate
 from nacre.data.dedup import Clusters, find_clusters, keep, keep_by_rank
+from nacre.data.lines import Place
 from nacre.data.read import read
 from nacre.data.report import DropReport
 from nacre.data.rows import Row, canonical, digest64, n_bytes
@@ -57,7 +58,7 @@ def look_at(config: PrepareConfig, source: Path) -> Look:
         for place, raw in (first_row(file, config.read) for file in files)
     ]
     place, row, raw = firsts[0]
-    task = task_of(row, place) if config.task == "auto" else config.task
+    task = _one_task(firsts) if config.task == "auto" else config.task
     if config.read.on_error == "raise":
         for place, row, _ in firsts:
             problem = problem_of(row, task)
@@ -82,11 +83,25 @@ def look_at(config: PrepareConfig, source: Path) -> Look:
     return Look(files, task, splits)
 
 
+def _one_task(firsts: list[tuple[Place, Row, Row]]) -> str:
+    """The task that the first rows of all files are made for; raises DataError where they differ."""
+    found = [(task_of(row, place), place) for place, row, _ in firsts]
+    for task, place in found[1:]:
+        if task != found[0][0]:
+            raise DataError(
+                f"{found[0][1]} is a row for the task {found[0][0]}, {place} one for {task}",
+                remedy="set task: to one of them, or give one kind of file as the source",
+            )
+    return found[0][0]
+
+
 def run(config: PrepareConfig, work: Work) -> dict[str, Scalar]:
     """Makes the artifact in `work.out`; returns rows per split, rows dropped and classes."""
     source, report = work.inputs["source"], DropReport(config.n_samples)
     look = look_at(config, source)
-    report.step("read").note(f"splits: {look.splits}" + (" (resolved from auto)" if config.splits == "auto" else ""))
+    for name, value in (("task", look.task), ("splits", look.splits)):
+        if getattr(config, name) == "auto":
+            report.step("read").note(f"{name}: {value} (resolved from auto)")
     spools = [Spool(work.scratch / f"rows-{number}.jsonl") for number in range(2)]
     rows = spools[0].fill(_counted(_cleaned(look, config, report), work.progress))
     if config.repeated_lines is not None:
@@ -234,8 +249,13 @@ class Summary:
             )
         for name, count in self.rows.items():
             if count == 0:
+                lost = "; ".join(
+                    f"{step.name} dropped {event.count:,}: {reason}"
+                    for step in report.steps.values()
+                    for reason, event in step.dropped.items()
+                )
                 raise DataError(
-                    f"the split {name} has no rows of {sum(self.rows.values()):,}",
+                    f"the split {name} has no rows of {sum(self.rows.values()):,}" + (f" ({lost})" if lost else ""),
                     remedy=f"more data, a larger share of {name}, or none (split: ratios)",
                 )
         trained = sorted(self.labels.labels.get("train", {}))

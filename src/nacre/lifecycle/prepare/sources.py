@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.data.lines import Place
-from nacre.data.read import ReadConfig, data_files, read_located
+from nacre.data.read import DROP, ReadConfig, data_files, read_located
 from nacre.data.report import DropReport, Step
 from nacre.data.rows import Row
 from nacre.errors import DataError, closest
@@ -65,9 +65,7 @@ def rows_of(file: SourceFile, config: PrepareConfig, task: str, report: DropRepo
             checked.leave(size=size)
             yield place, row
         elif config.read.on_error == "raise":
-            raise DataError(
-                f"{place}: {problem}", remedy="mend the row, or drop and count such rows (read: on_error: drop)"
-            )
+            raise DataError(f"{place}: {problem}", remedy=f"mend the row, or drop and count such rows ({DROP})")
         else:
             checked.drop(problem.partition(":")[0], str(row), str(place))
 
