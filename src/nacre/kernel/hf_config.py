@@ -59,6 +59,7 @@ def read_config(given: Json) -> KernelConfig:
     dialect.read(given, fields)
     fields |= _read_head(given, name)
     fields |= given.get("nacre", {}).get("training", {})
+    _check_numbers(fields)
     try:
         return KernelConfig.from_dict(fields)
     except ConfigError as error:
@@ -88,6 +89,15 @@ def write_config(config: KernelConfig) -> Json:
     if extra:
         out["nacre"] = extra
     return _checked(config, out)
+
+
+def _check_numbers(fields: Json) -> None:
+    """A number written as a text, say: refused by name before anything computes with it."""
+    for field in dataclasses.fields(KernelConfig):
+        value, numeric = fields.get(field.name), str(field.type).startswith(("int", "float"))
+        if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            what = f"config.json: the value of {field.name} is {str(value)[:80]!r}, no number"
+            raise CheckpointError(what, remedy="correct config.json, or fetch the checkpoint again")
 
 
 def _beside(config: KernelConfig, held: bool) -> Json:

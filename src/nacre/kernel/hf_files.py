@@ -105,7 +105,10 @@ def write_folder(folder: Path, config: dict[str, Any], weights: dict[str, Tensor
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        sibling.touch()
+        mode = sibling.stat().st_mode
         save_file(tensors, sibling, metadata={"format": "pt"})
+        sibling.chmod(mode)  # safetensors makes a file for its owner alone, whatever the umask
         with sibling.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(sibling, path)

@@ -326,3 +326,20 @@ def test_a_body_without_the_class_prefix_is_understood(tmp_path: Path) -> None:
 
     edit_tensors(tmp_path, strip)
     assert torch.equal(hf.load(tmp_path)(tokens(1, 5)).hidden, kernel(tokens(1, 5)).hidden)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("hidden_size", "64"), ("num_hidden_layers", [2]), ("num_attention_heads", True)]
+)
+def test_a_number_that_is_none_is_refused_by_name(key: str, value: Any, tmp_path: Path) -> None:
+    saved(tmp_path)
+    edit(tmp_path, **{key: value})
+    with pytest.raises(CheckpointError, match=r"config\.json: the value of \w+ is .*, no number"):
+        hf.load(tmp_path)
+
+
+def test_weights_can_be_read_by_whom_the_config_can(tmp_path: Path) -> None:
+    """safetensors writes for the owner alone: a server of another user could not load the model."""
+    saved(tmp_path)
+    modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
