@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Any
 
 from nacre.errors import ConfigError, closest
@@ -138,8 +139,8 @@ def _check_ranges(config: TrainConfig) -> None:
     positive += ["eval_every", "patience", "log_every", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints"]
     for name in positive:
         value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise _refuse(config, name, "give a number above 0")
+        if value is not None and not 0 < value < inf:
+            raise _refuse(config, name, "give a number above 0, not infinity")
     for name in ("weight_decay", "workers", "min_delta", "seed"):
         if getattr(config, name) < 0:
             raise _refuse(config, name, "give 0 or more")

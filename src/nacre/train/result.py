@@ -42,6 +42,8 @@ class TrainResult:
 class Interrupted(TrainingError):
     """The run was asked to stop (Ctrl-C, SIGTERM); a checkpoint holds everything up to `step`."""
 
+    exit_code = 130  # as the shell has it for every interrupted command
+
     def __init__(self, step: int, folder: Path) -> None:
         super().__init__(
             f"training was interrupted after step {step}; its checkpoint is {folder}",

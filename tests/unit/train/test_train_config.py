@@ -18,6 +18,8 @@ from nacre.train.schedule import rate_factor, share_done
         ({"max_steps": 0}, "max_steps = 0", "above 0"),
         ({"epochs": 1, "lr": -1.0}, "lr = -1.0", "above 0"),
         ({"epochs": 1, "lr": float("nan")}, "lr = nan", "above 0"),
+        ({"epochs": 1, "lr": float("inf")}, "lr = inf", "not infinity"),
+        ({"epochs": float("inf")}, "epochs = inf", "not infinity"),
         ({"epochs": 1, "optimizer": "adamV"}, "adamV", "did you mean 'adam"),
         ({"epochs": 1, "schedule": "cosin"}, "cosin", "did you mean 'cosine'"),
         ({"epochs": 1, "precision": "fp8"}, "fp8", "fp16"),

@@ -169,6 +169,7 @@ def test_a_request_to_stop_raises_after_the_step(tmp_path: Path) -> None:
     undisturbed = run(tmp_path / "a", Fatal())
     with pytest.raises(Interrupted) as stopped:
         run(tmp_path / "b", Stopping(6))
+    assert stopped.value.exit_code == 130  # as of every command that Ctrl-C ends
     assert stopped.value.step == 2  # 4 parts a step: the signal came in the second
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["step-00000002"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
