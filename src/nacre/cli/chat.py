@@ -11,9 +11,8 @@ from nacre.cli.predict import add_writing_options, writing
 from nacre.cli.terminal import coloured
 
 HELP = """
-Answers line by line until an empty line or Ctrl-D: a decoder goes on writing, an
-encoder-decoder answers, a classifier names the class, a tagger finds entities. Each turn stands alone: no model here
-has been taught to hold a conversation.
+Answers line by line until an empty line or Ctrl-D: a decoder goes on writing, an encoder-decoder answers, a classifier
+names the class, a tagger finds entities. Each turn stands alone: no model here has been taught to hold a conversation.
 
 examples:
   nacre chat poet/pretrain --temperature 0.8
@@ -31,14 +30,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     how = writing(args)
+    from nacre.lifecycle.evaluate.answer import check_answers
     from nacre.lifecycle.evaluate.predict import open_model
     from nacre.lifecycle.evaluate.testset import recorded_objective
     from nacre.progress import Silent
     from nacre.recipe.machine import resolve_device
     from nacre.recipe.references import open_store
 
-    found = open_store(args.store).resolve(args.ref)
+    store = open_store(args.store)
+    found = store.resolve(args.ref)
+    store.verify(found)
     model = open_model(found.path, None, resolve_device(args.device), 1, Silent())
+    check_answers(model.kernel.config)
     recorded, live = recorded_objective(found.path), sys.stdin.isatty()
     if live:
         print(

@@ -58,8 +58,13 @@ def _list(word: str | None, *, as_json: bool) -> int:
     from nacre.data.catalogue import entries
 
     sets = [one for one in entries() if word is None or _mentions(one, word.casefold())]
+    models = [
+        one
+        for one in _models()
+        if word is None or word.casefold() in f"model:{one['name']} {one['licence']}".casefold()
+    ]
     if as_json:
-        print(json.dumps({"sets": [_plain(one) for one in sets], "models": _models()}, ensure_ascii=False, indent=2))
+        print(json.dumps({"sets": [_plain(one) for one in sets], "models": models}, ensure_ascii=False, indent=2))
         return 0
     rows = [
         [
@@ -77,8 +82,9 @@ def _list(word: str | None, *, as_json: bool) -> int:
         print(table(rows, ["name", "alias", "language", "licence", "size", "place", "about"]))
     present = sum(one.path is not None for one in sets)
     print(f"\n{len(sets)} sets, {present} here" + (f", by the word {word!r}" if word else ""))
-    for model in _models():
-        print(f"model:{model['name']}  {model['licence']}  {model['path'] or 'not here: nacre data get model:minilm'}")
+    for model in models:
+        place = model["path"] or f"not here: nacre data get model:{model['name']}"
+        print(f"model:{model['name']}  {model['licence']}  {place}")
     return 0
 
 

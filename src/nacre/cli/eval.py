@@ -6,7 +6,8 @@ import json
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +54,18 @@ def run(args: Namespace) -> int:
     from nacre.recipe.references import open_store
     from nacre.recipe.stage import Work
 
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: below 0", remedy="give 0 or more")
     out = _out(args.out or Path("nacre-eval"))
     store = open_store(args.store)
     model, data = store.resolve(args.ref), store.resolve(args.data)
+    store.verify(model)
     stage, config = _chosen(args, load_config(model.path))
     inputs = {"model": model.path, "data": data.path}
     if stage.check:
         stage.check(config, inputs)
-    out.mkdir(parents=True, exist_ok=True)
     progress = Terminal("eval") if sys.stderr.isatty() else Silent()
-    with tempfile.TemporaryDirectory() as scratch:
+    with _made(out), tempfile.TemporaryDirectory() as scratch:
         work = Work(inputs, out, Path(scratch), args.seed, progress, resolve_device(args.device))
         metrics = stage(config, work)
     if args.json:
@@ -104,6 +107,20 @@ def _out(folder: Path) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "metrics.json").is_file():
         raise UsageError(f"--out {folder} holds other files", remedy="give a new folder, or that of an earlier report")
     return folder
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made; it goes again when nothing came to be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {folder} cannot be made: {error.strerror}", remedy="give another folder") from error
+    try:
+        yield
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

@@ -90,7 +90,7 @@ def top_help() -> str:
             *lines,
             "",
             "  nacre VERB --help   options and examples of a verb",
-            "  --json              the result as one JSON object on stdout (every verb)",
+            "  --json              the result as one JSON object on stdout (every verb but chat)",
             "  --debug             a traceback with every error",
             "  --version           the version of Nacre",
         ]

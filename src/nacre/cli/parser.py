@@ -24,6 +24,9 @@ class VerbParser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}", remedy=self._remedy(message))
 
     def _remedy(self, message: str) -> str:
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            return closest(choice[1], re.findall(r"'(.*?)'", choice[2]))
         words = re.findall(r"unrecognized arguments: (\S+)", message)
         options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
         if words and words[0].startswith("-"):

@@ -17,7 +17,7 @@ States: cached (made this way before), run, resume (an earlier attempt was cut s
 
 examples:
   nacre plan recipes/intents.yaml
-  nacre plan recipes/intents.yaml --set tune.epochs=5
+  nacre plan recipes/intents.yaml --set tune.train.epochs=5
   nacre plan recipes/intents.yaml --json | jq '.steps[].config'
 """
 

@@ -61,13 +61,16 @@ def run(args: Namespace) -> int:
     from nacre.recipe.machine import resolve_device
     from nacre.recipe.references import open_store
 
-    found = open_store(args.store).resolve(args.ref)
+    store = open_store(args.store)
+    found = store.resolve(args.ref)
+    store.verify(found)
     model = open_model(found.path, None, resolve_device(args.device), args.batch, Silent())
     answered = answer(model, texts, recorded_objective(found.path), top=args.top, how=writing(args))
     for reason, count in answered.truncated.items():
-        print(f"note: {count} {reason}", file=sys.stderr)
+        print(f"note: {reason}: {count:,} of {len(texts):,}", file=sys.stderr)
     if args.json:
-        print(json.dumps({"model": found.ref, "answers": answered.answers}, ensure_ascii=False, indent=2))
+        plain = {"model": found.ref, "answers": answered.answers, "truncated": dict(answered.truncated)}
+        print(json.dumps(plain, ensure_ascii=False, indent=2))
     else:
         print("\n".join(_lines(answered.answers)))
     return 0

@@ -25,7 +25,7 @@ Follow a step live in STORE/work/*/out/logs/metrics.jsonl, or with --tensorboard
 
 examples:
   nacre run recipes/intents.yaml
-  nacre run recipes/intents.yaml --set tune.epochs=5 --set tune.lr=2e-4
+  nacre run recipes/intents.yaml --set tune.train.epochs=5 --set tune.train.lr=2e-4
   nacre run recipes/intents.yaml --only tune --device cpu
 """
 _SHOWN_METRICS = 5

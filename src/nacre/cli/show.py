@@ -24,7 +24,7 @@ examples:
   nacre show intents/tune
   nacre show intents/tune@2 --verify       compare every byte with the record
   nacre show ./some-hugging-face-folder
-  nacre show intents/split --json
+  nacre show intents/utterances --json
 """
 
 
@@ -103,11 +103,13 @@ def _parents(record: Record) -> Iterator[str]:
 
 
 def _drops(report: Mapping[str, Any]) -> Iterator[str]:
-    steps = report.get("steps")
-    if not isinstance(steps, list):
-        yield from _section("report", _flat(report))
+    dropped = report.get("dropped")
+    steps = dropped.get("steps") if isinstance(dropped, Mapping) else None
+    rest = {name: value for name, value in report.items() if name != "dropped"} if steps else report
+    yield from _section("report", _flat(rest))
+    if not steps:
         return
-    yield "\nwhat was dropped"
+    yield "\nwhat was dropped, changed and noted"
     rows = []
     for step in steps:
         rows.append([step["step"], number(step["rows_in"]), number(step["rows_out"]), ""])

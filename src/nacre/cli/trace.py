@@ -73,18 +73,25 @@ def _diff(args: Namespace, store: Store) -> int:
     return 0
 
 
-def _tree(node: Node, lead: str = "", follow: str = "") -> Iterator[str]:
-    """One line per artifact. `lead` stands before this line, `follow` before those below it."""
+def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = None) -> Iterator[str]:
+    """One line per artifact. `lead` stands before this line, `follow` before those below it; `told` ones are not
+    unfolded again."""
+    told = set() if told is None else told
     relation = f"{node.relation} " if node.relation else ""
     digest = (node.digest or "no digest").removeprefix("sha256:")[:12]
     made = f"  {node.record.stage}" if node.record and node.record.stage else ""
     licence = f"  licence: {node.licence}" if node.licence else ""
     origin = f"  origin: {node.origin}" if node.origin else ""
     ref = coloured(node.ref, "bold")
-    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {node.basis}{made}{licence}{origin}"
+    key = f"{node.ref} {node.digest}"
+    again = "  (parents above)" if node.parents and key in told else ""
+    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {node.basis}{made}{licence}{origin}{again}"
+    if again:
+        return
+    told.add(key)
     for index, parent in enumerate(node.parents):
         last = index == len(node.parents) - 1
-        yield from _tree(parent, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "))
+        yield from _tree(parent, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "), told)
 
 
 def _warnings(findings: list[Finding]) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _files(path: Path) -> list[Path]:
 
 def _guess_kind(path: Path) -> str:
     """The kind of a folder that has no record, by the files that its ecosystem puts there."""
-    if (path / "config.json").exists():
+    if (path / "config.json").exists() or (path.is_dir() and any(path.glob("*.safetensors"))):
         return "model"
     if (path / "tokenizer.json").exists():
         return "tokenizer"
@@ -101,6 +101,8 @@ def _guess_kind(path: Path) -> str:
 def _anatomy(resolved: Resolved, remarks: list[str]) -> Mapping[str, Any] | None:
     given = _json(resolved.path / "config.json", remarks)
     if given is None:
+        if not remarks:
+            remarks.append("no anatomy: there is no config.json")
         return None
     from nacre.kernel.anatomy import anatomy
     from nacre.kernel.hf_config import read_config
@@ -120,7 +122,10 @@ def _json(path: Path, remarks: list[str]) -> Mapping[str, Any] | None:
     except ValueError as error:
         remarks.append(f"{path.name} is no JSON: {error}")
         return None
-    return found if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        remarks.append(f"{path.name} holds no JSON object")
+        return None
+    return found
 
 
 def _has_rows(path: Path) -> bool:

@@ -64,7 +64,7 @@ def test_check_of_a_shared_set_shows_its_remark(capsys: pytest.CaptureFixture[st
         (["data", "get", "bankin77"], "banking77"),
         (["data", "check", "model:minilm"], "nacre data get model:minilm"),
         (["data", "check", "model:mini"], "minilm"),
-        (["data", "fetch"], "nacre data --help"),
+        (["data", "lits"], "did you mean 'list'"),
         (["data"], "nacre data --help"),
     ],
 )

@@ -38,6 +38,8 @@ def test_help_lists_every_verb(words: tuple[str, ...], capsys: pytest.CaptureFix
         (("run", "x.yaml", "--dvice", "cpu"), "did you mean '--device'"),
         (("run",), "required: RECIPE"),
         (("run", "x.yaml", "--device", "tpu"), "invalid choice"),
+        (("run", "x.yaml", "--device", "cdua"), "did you mean 'cuda'"),
+        (("run", "x.yaml", "--set", "a=3"), "does not exist"),
         (("plan", "x.yaml", "--js"), "did you mean '--json'"),
         (("run", "absent.yaml"), "absent.yaml does not exist"),
         (("show", "absent"), "neither in the store"),
@@ -149,6 +151,38 @@ def test_show_counts_rows_and_drops(toy_folder: Path, capsys: pytest.CaptureFixt
     assert "rows_in   4" in out
 
 
+def test_show_reads_what_data_prepare_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"row number {index // 2} of this little text" for index in range(400)]
+    (tmp_path / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
+    steps = "steps: {prep: {stage: data.prepare, inputs: {source: rows.txt}}}"
+    (tmp_path / "prep.yaml").write_text(f"name: shown\n{steps}\n")
+    assert main(["run", str(tmp_path / "prep.yaml"), "--quiet"]) == 0
+    lines = [" ".join(line.split()) for line in said(capsys, "show", "shown/prep")[1].splitlines()]
+    assert "dedup 400 200" in lines
+    assert any(line.startswith("dropped 200: duplicate, such as row number") for line in lines)
+    assert not any("{" in line for line in lines if "samples" in line)
+
+
+def test_trace_unfolds_an_artifact_once(toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(toy_folder / "toy.yaml"), "--quiet"])
+    out = said(capsys, "trace", "toy/measure")[1]
+    assert out.count("raw.txt") == 1
+    assert [line for line in out.splitlines() if "(parents above)" in line and "toy/clean@1" in line]
+
+
+def test_references_that_are_nearly_right(toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", str(toy_folder / "toy.yaml"), "--quiet"])
+    for ref, remedy in (
+        ("toy", "under toy: toy/clean, toy/measure, toy/train"),
+        ("toy/train@", "such as toy/train@1"),
+        ("toy/train@one", "such as toy/train@1"),
+        ("toy/trian", "did you mean 'toy/train'"),
+    ):
+        code, _, err = said(capsys, "show", ref)
+        assert code == 2
+        assert remedy in err
+
+
 def test_trace_exits_1_when_bytes_changed(toy_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", str(toy_folder / "toy.yaml"), "--quiet"])
     (toy_folder / "raw.txt").write_text("changed")
@@ -222,3 +256,9 @@ def test_a_reader_that_leaves_is_no_error(toy_folder: Path) -> None:
     command = f"{sys.executable} {PROGRAM} run --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    told = errors.closest("zzz", [f"layers.{index}.weight" for index in range(99)])
+    assert told.endswith("and 75 more")
+    assert len(told) < 1000

@@ -33,3 +33,17 @@ def test_a_foreign_architecture_is_shown_with_the_reason_for_no_anatomy(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv"}))
     assert main(["show", str(tmp_path)]) == 0
     assert "note: no anatomy: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "note"), [("[]", "holds no JSON object"), ("{", "is no JSON"), (None, "no config")])
+def test_a_damaged_config_is_said(
+    tmp_path: Path, text: str | None, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert main(["show", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith("model")
+    assert "note: " in out
+    assert note in out

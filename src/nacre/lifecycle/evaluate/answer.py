@@ -14,6 +14,7 @@ import torch
 
 from nacre.data.words import word_spans
 from nacre.errors import CheckpointError, DataError
+from nacre.kernel.config import KernelConfig
 from nacre.kernel.generate import GenerationConfig
 from nacre.lifecycle.evaluate.entities import read_entities
 from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, written
@@ -47,17 +48,23 @@ def answer(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise DataError(f"text {number} is empty", remedy="give a text, or drop empty lines")
+    check_answers(model.kernel.config)
     head = model.kernel.config.head
-    if head == "classify" and not model.kernel.config.is_vision:
+    if head == "classify":
         return _classified(model, texts, recorded, top)
     if head == "tag":
         return _tagged(model, texts, recorded)
-    if head == "lm":
-        return _written(model, texts, how or GenerationConfig())
-    raise CheckpointError(
-        f"a model with the head {head!r} gives no answers to texts",
-        remedy="fine-tune it first (tune.classify, tune.tag, tune.seq2seq), or give a generating model",
-    )
+    return _written(model, texts, how or GenerationConfig())
+
+
+def check_answers(config: KernelConfig) -> None:
+    """Raises CheckpointError for a kernel whose head gives no answers to texts."""
+    if config.is_vision or config.head not in ("classify", "tag", "lm"):
+        what = "a model of images" if config.is_vision else f"a model with the head {config.head!r}"
+        raise CheckpointError(
+            f"{what} gives no answers to texts",
+            remedy="fine-tune one first (tune.classify, tune.tag, tune.seq2seq), or give a generating model",
+        )
 
 
 def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any], top: int) -> Answered:

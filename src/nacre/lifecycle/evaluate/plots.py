@@ -108,7 +108,7 @@ def training_curves(runs: Sequence[Run], words: Words) -> tuple[str, dict[str, i
                 logged += len(steps)
                 thin_steps, thin_values = _thin(steps, values)
                 drawn += len(thin_steps)
-                label = name if len(runs) == 1 else f"{run.name} · {name}"
+                label = words.name(name) if len(runs) == 1 else f"{run.name} · {words.name(name)}"
                 colour = legend.setdefault(label, len(legend) % len(_SERIES) + 1)
                 marker = "o" if len(steps) <= 30 else ""
                 left.plot(thin_steps, thin_values, color=_SERIES[colour - 1], marker=marker, markersize=3.5)

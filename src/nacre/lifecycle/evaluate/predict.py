@@ -88,6 +88,11 @@ def class_probabilities(model: Model, objective: Objective[Any, Any], rows: Sequ
     values: list[Floats] = [np.empty(0)] * len(rows)
     for numbers, batch in _by_length(model, objective, examples):
         scores = objective.predict(model.kernel, batch).double().numpy()
+        if not np.isfinite(scores).all():
+            raise CheckpointError(
+                "the model's probabilities are not finite: its weights hold NaN, or overflow their precision",
+                remedy="fetch or train it again; a model in float16 may need float32",
+            )
         for number, score in zip(numbers, scores, strict=True):
             values[number] = score
     return Answers(values, objective.truncated, objective.dropped)

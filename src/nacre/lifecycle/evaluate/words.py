@@ -67,6 +67,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "reference": ("Reference", "参考"),
     "step": ("Step", "步数"),
     "loss": ("Loss", "损失"),
+    "valid_loss": ("Loss on validation data", "验证集损失"),
     "lr": ("Learning rate", "学习率"),
     "false_positive_rate": ("False positive rate", "假阳性率"),
     "true_positive_rate": ("True positive rate", "真阳性率"),
