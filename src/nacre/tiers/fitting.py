@@ -16,7 +16,7 @@ import torch
 
 from nacre.data.read import read
 from nacre.data.tokenizer import Tokenizer
-from nacre.errors import CheckpointError, DataError
+from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.kernel import hf
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
@@ -51,6 +51,8 @@ class Fit:
 
 def rows_of(folder: Path, limit: int | None = None) -> Rows:
     """Rows of `train.jsonl` and `valid.jsonl` of a dataset artifact; `limit` keeps the first training rows."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}", remedy="give 1 row or more, or leave it out for all")
     file = folder / "train.jsonl"
     if not file.is_file():
         raise DataError(

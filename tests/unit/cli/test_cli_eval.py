@@ -123,3 +123,14 @@ def test_cut_texts_are_counted(home: Path, capsys: pytest.CaptureFixture[str]) -
     told = capsys.readouterr()
     assert ": 1 of 2" in told.err
     assert list(json.loads(told.out)["truncated"].values()) == [1]
+
+
+def test_a_tagger_of_a_small_context_reads_a_long_text(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default overlap of windows is larger than this kernel's whole context."""
+    shutil.copytree(home / "classifier", tmp_path / "tagger")
+    hf.save(hf.load(home / "classifier").with_head("tag", labels=("O", "B-X", "I-X")), tmp_path / "tagger")
+    (tmp_path / "tagger" / "head.safetensors").unlink(missing_ok=True)
+    assert main(["predict", str(tmp_path / "tagger"), "退款什么时候到账" * 20, "--device", "cpu", "--json"]) == 0
+    assert "entities" in json.loads(capsys.readouterr().out)["answers"][0]

@@ -8,6 +8,15 @@ import pytest
 
 from nacre.errors import ConfigError
 from nacre.train.config import NEUTRAL, SCHEDULES, TrainConfig
+from nacre.train.objectives.config import (
+    CausalConfig,
+    ClassifyConfig,
+    MaskedConfig,
+    PairConfig,
+    Seq2SeqConfig,
+    SpanConfig,
+    TagConfig,
+)
 from nacre.train.schedule import rate_factor, share_done
 
 
@@ -72,3 +81,16 @@ def test_a_schedule_follows_the_nearer_of_two_bounds() -> None:
     assert share_done(49, 100, 9.0, config) == 0.9
     assert share_done(94, 100, 1.0, config) == 0.945
     assert share_done(500, None, 50.0, config) == 1.0
+
+
+@pytest.mark.parametrize("kind", [CausalConfig, MaskedConfig, PairConfig, SpanConfig, Seq2SeqConfig, ClassifyConfig])
+@pytest.mark.parametrize("context", [-1, 0, 2])
+def test_a_context_without_room_is_refused_with_the_recipe(kind: type[Any], context: int) -> None:
+    with pytest.raises(ConfigError, match=f"context is {context}"):
+        kind(context=context)
+
+
+@pytest.mark.parametrize("overlap", [-1, 24, 32])
+def test_windows_that_cannot_overlap_are_refused_with_the_recipe(overlap: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot overlap by {overlap}"):
+        TagConfig(context=24, overlap=overlap)

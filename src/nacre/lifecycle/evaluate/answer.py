@@ -17,9 +17,9 @@ from nacre.errors import CheckpointError, DataError
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.generate import GenerationConfig
 from nacre.lifecycle.evaluate.entities import read_entities
-from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, written
+from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, tag_config, written
 from nacre.train.objectives.classify import Classify
-from nacre.train.objectives.config import ClassifyConfig, TagConfig
+from nacre.train.objectives.config import ClassifyConfig
 from nacre.train.objectives.tag import Tag, join_parts
 
 
@@ -81,7 +81,7 @@ def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any],
 
 def _tagged(model: Model, texts: Sequence[str], recorded: Mapping[str, Any]) -> Answered:
     labels = model.kernel.config.labels
-    objective = Tag(model.words, labels, TagConfig(context=_context(model, recorded)))
+    objective = Tag(model.words, labels, tag_config(_context(model, recorded), recorded))
     spans = [_tokens(text) for text in texts]
     rows = [
         {"tokens": [text[start:end] for start, end in found], "tags": ["O"] * len(found)}

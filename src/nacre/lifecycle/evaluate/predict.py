@@ -98,11 +98,16 @@ def class_probabilities(model: Model, objective: Objective[Any, Any], rows: Sequ
     return Answers(values, objective.truncated, objective.dropped)
 
 
+def tag_config(context: int, trained: Mapping[str, Any]) -> TagConfig:
+    """How a tagger reads: windows overlap as in its training, by a quarter of the context at most."""
+    overlap = min(int(trained.get("overlap", TagConfig.overlap)), max(context // 4, 1))
+    return TagConfig(context=context, overlap=overlap)
+
+
 def tag_names(model: Model, context: int, trained: Mapping[str, Any], rows: Sequence[Row]) -> Answers:
     """A list of tag names per row. Rows longer than `context` are read in windows; every token gets a tag."""
     labels = model.kernel.config.labels
-    overlap = min(int(trained.get("overlap", TagConfig.overlap)), max(context // 4, 1))
-    objective = Tag(model.words, labels, TagConfig(context=context, overlap=overlap))
+    objective = Tag(model.words, labels, tag_config(context, trained))
     objective.check(model.kernel)
     # Tags are not read here, and test data may hold some that the model does not know.
     blank = [{"tokens": row["tokens"], "tags": [labels[0]] * len(row["tokens"])} for row in rows]

@@ -61,6 +61,11 @@ def _check_share(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value}", remedy="give a share from 0 (off) up to, but not including, 1")
 
 
+def _check_context(context: int, name: str = "context") -> None:
+    if context < 3:  # two special tokens and one of text
+        raise ConfigError(f"{name} is {context}", remedy="give the tokens of an example, 128 say")
+
+
 @dataclass(frozen=True)
 class MaskRates:
     """`selected`: share of the tokens that are predicted. Of these, `masked` become the mask token, `random` become
@@ -97,6 +102,9 @@ class CausalConfig:
     count_bytes: bool = False
     loss: TokenLoss = field(default_factory=TokenLoss)
 
+    def __post_init__(self) -> None:
+        _check_context(self.context)
+
 
 @dataclass(frozen=True)
 class MaskedConfig:
@@ -107,6 +115,9 @@ class MaskedConfig:
     whole_words: bool = True
     rates: MaskRates = field(default_factory=MaskRates)
     loss: TokenLoss = field(default_factory=TokenLoss)
+
+    def __post_init__(self) -> None:
+        _check_context(self.context)
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,9 @@ class PairConfig:
     rates: MaskRates | None = field(default_factory=MaskRates)
     loss: TokenLoss = field(default_factory=TokenLoss)
 
+    def __post_init__(self) -> None:
+        _check_context(self.context)
+
 
 @dataclass(frozen=True)
 class SpanConfig:
@@ -138,6 +152,7 @@ class SpanConfig:
     loss: TokenLoss = field(default_factory=TokenLoss)
 
     def __post_init__(self) -> None:
+        _check_context(self.context)
         if not 0 < self.density < 1:
             raise ConfigError(f"density is {self.density}", remedy="give a share between 0 and 1; T5 takes 0.15")
         if self.mean_span < 1:
@@ -154,6 +169,10 @@ class Seq2SeqConfig:
     target_context: int = 256
     start_id: int | None = None
     loss: TokenLoss = field(default_factory=TokenLoss)
+
+    def __post_init__(self) -> None:
+        _check_context(self.context)
+        _check_context(self.target_context, "target_context")
 
 
 @dataclass(frozen=True)
@@ -173,6 +192,7 @@ class ClassifyConfig:
     loss: ClassLoss = field(default_factory=ClassLoss)
 
     def __post_init__(self) -> None:
+        _check_context(self.context)
         _check_share("subword_dropout", self.subword_dropout)
         _check_share("token_dropout", self.token_dropout)
 
@@ -190,6 +210,15 @@ class TagConfig:
     overlap: int = 32
     trained: Literal["first", "all"] = "first"
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_context(self.context)
+        _check_share("label_smoothing", self.label_smoothing)
+        if not 0 <= self.overlap < self.context:
+            raise ConfigError(
+                f"windows of {self.context} tokens cannot overlap by {self.overlap}",
+                remedy="lower the overlap, a quarter of the context as a rule, or raise the context",
+            )
 
 
 @dataclass(frozen=True)
