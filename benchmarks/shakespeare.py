@@ -7,6 +7,8 @@ nanoGPT runs unchanged, as its README says for the device, on files written from
 val.bin and meta.pkl are overwritten). Its time W is the sum of the iterations that it prints; those with an
 evaluation count as the median of the others, so neither imports nor evaluations (nor compiling, on a GPU) are in it.
 Ours trains for W seconds of wall time, everything from the first step on included, and is not evaluated meanwhile.
+On a shared machine equal wall time need not be equal work: read the CPU seconds beside it, and with more threads than
+free cores the waiting of small steps for each other makes W long; one thread, pinned (taskset), suffers least.
 
 Both are then judged alike: cross-entropy in nats per character over the whole validation text, in windows that do
 not overlap, so each character but the first is predicted once; in windows of nanoGPT's context, and of each one's own.
