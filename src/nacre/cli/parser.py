@@ -34,6 +34,19 @@ class VerbParser(argparse.ArgumentParser):
         return f"{self.prog} --help"
 
 
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """`RECIPE` and `--set`: what is planned or run."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="STEP.KEY=VALUE",
+        help="override a value of a step's config; may be repeated",
+    )
+
+
 def add_store_option(parser: argparse.ArgumentParser) -> None:
     """`--store`: where artifacts live."""
     parser.add_argument("--store", metavar="DIR", help="where artifacts live (default: $NACRE_HOME, else .nacre)")

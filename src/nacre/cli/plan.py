@@ -6,7 +6,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from nacre.cli.parser import add_json_option, add_store_option
+from nacre.cli.parser import add_json_option, add_recipe_arguments, add_store_option
 from nacre.cli.terminal import coloured, table
 
 HELP = """
@@ -23,15 +23,7 @@ examples:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="STEP.KEY=VALUE",
-        help="override a value of a step's config; may be repeated",
-    )
+    add_recipe_arguments(parser)
     parser.add_argument("--config", action="store_true", help="print each step's resolved config too")
     add_store_option(parser)
     add_json_option(parser)

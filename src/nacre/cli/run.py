@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nacre.cli.parser import add_json_option, add_store_option
+from nacre.cli.parser import add_json_option, add_recipe_arguments, add_store_option
 from nacre.cli.terminal import coloured, duration, number, table
 
 if TYPE_CHECKING:
@@ -32,15 +32,7 @@ _SHOWN_METRICS = 5
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="STEP.KEY=VALUE",
-        help="override a value of a step's config; may be repeated",
-    )
+    add_recipe_arguments(parser)
     parser.add_argument("--only", metavar="STEP", help="run this step alone; the ones before it must be complete")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     parser.add_argument("--tensorboard", action="store_true", help="write logs/tensorboard into each artifact too")
