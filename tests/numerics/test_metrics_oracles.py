@@ -7,9 +7,9 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from sklearn import metrics as oracle
 
-from nacre.lifecycle.evaluate import metrics
-from nacre.lifecycle.evaluate.bootstrap import Bootstrap, interval
-from nacre.lifecycle.evaluate.overlap import bleu, chrf
+from nacre.metrics import classification as metrics
+from nacre.metrics.bootstrap import Bootstrap, interval
+from nacre.metrics.overlap import bleu, chrf
 
 TOLERANCE = 1e-12
 

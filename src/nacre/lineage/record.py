@@ -16,7 +16,7 @@ from nacre.errors import IntegrityError
 from nacre.lineage.digest import RECORD_NAME, Entry, digest_entries, digest_json
 from nacre.lineage.durable import write_atomic
 
-KINDS = ("dataset", "tokenizer", "model", "report", "predictions")
+KINDS = ("dataset", "tokenizer", "model", "report", "predictions", "engine", "prompt", "index", "rung")
 RELATIONS = (
     "calls", "indexes", "trained_on", "finetuned_from", "distilled_from", "quantized_from", "pruned_from",
     "merged_from", "tokenized_by", "made_from", "evaluated_on", "evaluates",

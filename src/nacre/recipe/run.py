@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from nacre.engine.room import EngineRoom
 from nacre.errors import ConfigError, DataError, NacreError, UsageError, closest
 from nacre.lineage.digest import LOGS_NAME
 from nacre.lineage.graph import LICENCE_STOPS
@@ -77,12 +78,16 @@ class Unwatched:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """`only` runs one step (those before it must be complete); `tensorboard` writes `logs/tensorboard` too."""
+    """`only` runs one step (those before it must be complete); `tensorboard` writes `logs/tensorboard` too.
+
+    `engines` is where stages open engines: its budget and cache are shared by all steps.
+    """
 
     only: str | None = None
     device: str = "auto"
     tensorboard: bool = False
     watcher: Watcher = field(default_factory=Unwatched)
+    engines: EngineRoom = field(default_factory=EngineRoom)
 
 
 def run(recipe: Recipe, store: Store, options: RunOptions | None = None) -> list[StepResult]:
@@ -174,7 +179,7 @@ def _execute(planned: PlannedStep, store: Store, device: str, options: RunOption
     with _sinks(space, options.watcher.begins(planned), options.tensorboard) as progress:
         if space.attempts > 1:
             progress.note("resumed", attempt=space.attempts)
-        work = Work(planned.inputs, space.out, space.scratch, planned.draft.seed, progress, device)
+        work = Work(planned.inputs, space.out, space.scratch, planned.draft.seed, progress, device, options.engines)
         try:
             metrics = planned.draft.stage(planned.draft.config, work)
         except (ConfigError, DataError):  # the mended config or data is another step: nobody goes on from here

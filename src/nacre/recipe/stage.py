@@ -36,6 +36,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from nacre.engine.room import EngineRoom
 from nacre.errors import ConfigError
 from nacre.lineage.record import KINDS, RELATIONS
 from nacre.progress import Progress, Scalar, Silent
@@ -65,6 +66,7 @@ class Work:
 
     `inputs` holds a folder or file per given input (an optional input that is not given is absent). Write the artifact
     into `out`. `scratch` survives a kill: checkpoints live there. `device` is `cpu`, `cuda` or `mps`, never `auto`.
+    `engines` opens the engine in an input folder, under the command's budget and with its cache.
     """
 
     inputs: Mapping[str, Path]
@@ -73,6 +75,7 @@ class Work:
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
     device: str = "cpu"
+    engines: EngineRoom = field(default_factory=EngineRoom)
     tokens: int | None = None
     flops: float | None = None
     licence: str | None = None

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 
 from nacre.errors import ConfigError
-from nacre.lifecycle.evaluate import metrics
-from nacre.lifecycle.evaluate.bootstrap import interval, paired
 from nacre.lifecycle.evaluate.content import (
     Anatomy,
     Ancestor,
@@ -31,6 +29,8 @@ from nacre.lifecycle.evaluate.content import (
 )
 from nacre.lifecycle.evaluate.report import SECTIONS, render
 from nacre.lifecycle.evaluate.words import WORDS, Words
+from nacre.metrics import classification as metrics
+from nacre.metrics.bootstrap import interval, paired
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

@@ -15,7 +15,6 @@ from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.recipe.stage import Work
 from nacre.tiers.baseline import stages
 from nacre.tiers.baseline.baseline import Examples, Grams, Linear, Search, fit, units_of
-from nacre.tiers.baseline.worker import wilson
 
 ENGLISH = [
     ("where is my parcel", "delivery"), ("the parcel is not here", "delivery"), ("track my delivery", "delivery"),
@@ -129,8 +128,3 @@ def test_missing_splits_and_settings_are_told_first(tmp_path: Path) -> None:
         check(stages.BaselineConfig(), {"data": data(tmp_path, train=BOTH)})
     with pytest.raises(ConfigError):
         stages.BaselineConfig(candidates=())
-
-
-def test_wilson_is_honest_at_the_ends() -> None:
-    low, high = wilson(20, 20)
-    assert 0.8 < low < high == 1.0

@@ -16,8 +16,8 @@ from nacre.data.words import word_spans
 from nacre.errors import CheckpointError, DataError
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.generate import GenerationConfig
-from nacre.lifecycle.evaluate.entities import read_entities
 from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, tag_config, written
+from nacre.metrics.entities import read_entities
 from nacre.train.objectives.classify import Classify
 from nacre.train.objectives.config import ClassifyConfig
 from nacre.train.objectives.tag import Tag, join_parts

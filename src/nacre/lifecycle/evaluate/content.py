@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nacre.lifecycle.evaluate.bootstrap import Difference, Interval
-from nacre.lifecycle.evaluate.metrics import Calibration, Ints, Roc
+from nacre.metrics.bootstrap import Difference, Interval
+from nacre.metrics.classification import Calibration, Ints, Roc
 
 Language = Literal["en", "zh"]
 Style = Literal["percent", "number", "count"]

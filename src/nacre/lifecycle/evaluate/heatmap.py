@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
-from nacre.lifecycle.evaluate.metrics import Ints
 from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics.classification import Ints
 
 COUNTS_UP_TO = 12  # classes; beyond, numbers in the cells cannot be read
 MAX_LABEL = 34

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape as _escape
 
-from nacre.lifecycle.evaluate.bootstrap import Interval
 from nacre.lifecycle.evaluate.content import Style
+from nacre.metrics.bootstrap import Interval
 
 
 @dataclass(frozen=True)

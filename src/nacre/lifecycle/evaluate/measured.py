@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from nacre.data.rows import join_tokens
 from nacre.errors import DataError
-from nacre.lifecycle.evaluate import metrics
-from nacre.lifecycle.evaluate.bootstrap import Bootstrap, Difference, Interval, interval, paired, wilson
 from nacre.lifecycle.evaluate.content import ClassRow, Comparison, Figure, Language, Mistake, Report
-from nacre.lifecycle.evaluate.entities import (
+from nacre.lifecycle.evaluate.markup import ends, percent
+from nacre.lifecycle.evaluate.testset import Baseline, Labels
+from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics import classification as metrics
+from nacre.metrics.bootstrap import Bootstrap, Difference, Interval, interval, paired, wilson
+from nacre.metrics.entities import (
     entity_rows,
     entity_scores,
     malformed,
@@ -22,9 +25,6 @@ from nacre.lifecycle.evaluate.entities import (
     read_entities,
     scheme_of,
 )
-from nacre.lifecycle.evaluate.markup import ends, percent
-from nacre.lifecycle.evaluate.testset import Baseline, Labels
-from nacre.lifecycle.evaluate.words import Words
 
 Floats = NDArray[np.float64]
 MISTAKES = 60

@@ -12,14 +12,14 @@ import numpy as np
 
 from nacre.errors import DataError
 from nacre.lifecycle.evaluate import poem
-from nacre.lifecycle.evaluate.bootstrap import Interval, interval, mean_interval
 from nacre.lifecycle.evaluate.content import Figure, Report, Sample
 from nacre.lifecycle.evaluate.markup import number, percent
 from nacre.lifecycle.evaluate.measured import Measured, Setting, measurement, said
-from nacre.lifecycle.evaluate.metrics import LanguageScore
 from nacre.lifecycle.evaluate.novelty import Novelty, characters, distinct, novelty, words
 from nacre.lifecycle.evaluate.python_code import check_code, summarise
 from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics.bootstrap import Interval, interval, mean_interval
+from nacre.metrics.language import LanguageScore
 
 Kind = Literal["text", "poem", "python"]
 SHOWN = 24  # samples in the report
@@ -76,7 +76,7 @@ class Translations:
 
 def translation(texts: Translations, setting: Setting) -> Measured:
     """Corpus BLEU and chrF with their signatures, resampled by sentence."""
-    from nacre.lifecycle.evaluate.overlap import bleu, chrf
+    from nacre.metrics.overlap import bleu, chrf
 
     say = Words(setting.language)
     found = {

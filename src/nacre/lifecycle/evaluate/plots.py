@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nacre.lifecycle.evaluate.content import Run
-from nacre.lifecycle.evaluate.metrics import Calibration, Roc
 from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics.classification import Calibration, Roc
 
 # Stand-ins that matplotlib draws with and that become CSS variables of the page.
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"

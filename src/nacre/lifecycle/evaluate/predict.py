@@ -20,7 +20,7 @@ from nacre.errors import CheckpointError
 from nacre.kernel import hf
 from nacre.kernel.generate import GenerationConfig, generate
 from nacre.kernel.model import Kernel
-from nacre.lifecycle.evaluate.metrics import LanguageScore
+from nacre.metrics.language import LanguageScore
 from nacre.progress import Progress
 from nacre.train.loss import token_nll
 from nacre.train.objective import IGNORE, Objective, Row

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.lifecycle.evaluate import plots
-from nacre.lifecycle.evaluate.bootstrap import Interval
 from nacre.lifecycle.evaluate.content import Ancestor, ClassRow, Figure, Report, Style
 from nacre.lifecycle.evaluate.heatmap import heatmap
 from nacre.lifecycle.evaluate.markup import Cell, Html, bar, ends, figure, folded, number, percent, table, text
-from nacre.lifecycle.evaluate.metrics import worst_pairs
 from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics.bootstrap import Interval
+from nacre.metrics.classification import worst_pairs
 
 FOLD_ABOVE = 20  # rows of a table that are shown at once
 

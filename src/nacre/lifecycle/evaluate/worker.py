@@ -11,7 +11,6 @@ import numpy as np
 from nacre.data.write import write_json, write_jsonl
 from nacre.errors import CheckpointError
 from nacre.lifecycle.evaluate import origin, report
-from nacre.lifecycle.evaluate.bootstrap import Bootstrap
 from nacre.lifecycle.evaluate.measured import Measured, Setting, classification, scalars, tagging
 from nacre.lifecycle.evaluate.predict import Answers, Model, class_probabilities, counts, open_model, tag_names
 from nacre.lifecycle.evaluate.stages import EvaluateConfig, ImagesConfig
@@ -26,6 +25,7 @@ from nacre.lifecycle.evaluate.testset import (
     row_id,
 )
 from nacre.lifecycle.evaluate.words import Words
+from nacre.metrics.bootstrap import Bootstrap
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.train.objectives.classify import Classify

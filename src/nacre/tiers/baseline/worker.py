@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from sklearn.metrics import f1_score
 from nacre.data.read import read
 from nacre.data.write import write_json, write_jsonl
 from nacre.errors import DataError
+from nacre.metrics.bootstrap import wilson
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.baseline.baseline import Examples, Grams, Linear, Search, fit, units_of
@@ -64,27 +63,18 @@ def _examples(data: Path, split: str) -> Examples:
 
 def _figures(test: Examples, predicted: list[str], model: Linear, unseen: int) -> dict[str, Scalar]:
     hits = sum(a == b for a, b in zip(test.labels, predicted, strict=True))
-    low, high = wilson(hits, len(predicted))
+    interval = wilson(hits, len(predicted))
     return {
         "examples": len(predicted),
         "accuracy": round(hits / len(predicted), 6),
-        "accuracy_low": round(low, 6),
-        "accuracy_high": round(high, 6),
+        "accuracy_low": round(interval.low, 6),
+        "accuracy_high": round(interval.high, 6),
         "macro_f1": round(float(f1_score(test.labels, predicted, average="macro", zero_division=0)), 6),
         "c": model.c,
         "units": model.space.grams.units,
         "features": len(model.space.vocabulary),
         "unseen_labels": unseen,
     }
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927)."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _rows(data: Path, split: str, test: Examples, model: Linear, scores: Any) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nacre.errors import ConfigError, DataError
-from nacre.lifecycle.evaluate import metrics
-from nacre.lifecycle.evaluate.bootstrap import Bootstrap, interval, interval_of, mean_interval, paired, wilson
+from nacre.metrics import classification as metrics
+from nacre.metrics.bootstrap import Bootstrap, interval, interval_of, mean_interval, paired, wilson
 
 
 def rows(seed: int, n: int = 300, right: float = 0.8) -> np.ndarray:
@@ -81,7 +81,7 @@ def test_resamples_without_a_value_are_counted() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     table = rows(4)
     whole = interval(table, metrics.accuracy_of_sums)
-    monkeypatch.setattr("nacre.lifecycle.evaluate.bootstrap._CHUNK", 1000)
+    monkeypatch.setattr("nacre.metrics.bootstrap._CHUNK", 1000)
     assert interval(table, metrics.accuracy_of_sums) == whole
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nacre.errors import DataError
-from nacre.lifecycle.evaluate.metrics import safe_ratio
+from nacre.metrics.classification import safe_ratio
 
 Scheme = Literal["bio", "bioes"]
 Reading = Literal["conll", "strict"]

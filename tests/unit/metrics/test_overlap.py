@@ -6,7 +6,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from nacre.errors import DataError
-from nacre.lifecycle.evaluate.overlap import CharacterTokenizer, bleu, chrf, rouge
+from nacre.metrics.overlap import CharacterTokenizer, bleu, chrf, rouge
 
 CHINESE = ["今天的天气很好，我们去公园散步。", "请把发票寄到公司的地址。"]
 CLOSE = ["今天天气很好，我们去公园走走。", "请把发票寄到家里的地址。"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nacre.errors import DataError
-from nacre.lifecycle.evaluate import metrics
-from nacre.lifecycle.evaluate.entities import Entity, entity_rows, entity_scores, malformed, read_entities, scheme_of
-from nacre.lifecycle.evaluate.metrics import LanguageScore
+from nacre.metrics import classification as metrics
+from nacre.metrics.entities import Entity, entity_rows, entity_scores, malformed, read_entities, scheme_of
+from nacre.metrics.language import LanguageScore, compare_language
 
 
 def test_confusion_matrix_rows_are_true_classes() -> None:
@@ -83,16 +83,16 @@ def test_trap_54_comparisons_across_tokenizers_in_bits_per_byte_only() -> None:
     fine = LanguageScore(nll_nats=70.0, tokens=100, text_bytes=120, tokenizer="sha256:a")
     coarse = LanguageScore(nll_nats=70.0, tokens=50, text_bytes=120, tokenizer="sha256:b")
     assert coarse.perplexity == pytest.approx(fine.perplexity**2)
-    assert metrics.compare_language(fine, coarse) == 0
+    assert compare_language(fine, coarse) == 0
     with pytest.raises(DataError, match="different tokenizers"):
-        metrics.compare_language(fine, coarse, metric="perplexity")
+        compare_language(fine, coarse, metric="perplexity")
     with pytest.raises(DataError, match="different tokenizers"):
-        metrics.compare_language(LanguageScore(1.0, 1, 1), LanguageScore(1.0, 1, 1), metric="perplexity")
+        compare_language(LanguageScore(1.0, 1, 1), LanguageScore(1.0, 1, 1), metric="perplexity")
 
 
 def test_trap_54_bits_per_byte_of_different_texts_are_not_compared() -> None:
     with pytest.raises(DataError, match="different texts"):
-        metrics.compare_language(LanguageScore(1.0, 1, 10), LanguageScore(1.0, 1, 11))
+        compare_language(LanguageScore(1.0, 1, 10), LanguageScore(1.0, 1, 11))
 
 
 # --- entities ------------------------------------------------------------------------------------------------------

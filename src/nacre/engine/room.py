@@ -1,0 +1,92 @@
+"""The room in which engines are opened: their cache of answers, the budget they share, and the ledger of their calls.
+
+One room per command. Stages get it as `work.engines`; everything opened in it draws on the same budget.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nacre.engine.prices import Prices
+from nacre.engine.protocol import BudgetReached, Engine, Usage
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that may be spent on calls; None is no limit. Seconds are wall time since the room was opened."""
+
+    money: float | None = None
+    tokens: int | None = None
+    requests: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Spent:
+    """What was really sent and paid so far; cached answers cost nothing. `unpriced` counts calls without a price."""
+
+    money: float = 0.0
+    tokens: int = 0
+    requests: int = 0
+    unpriced: int = 0
+    uncounted: int = 0
+
+
+@dataclass
+class EngineRoom:
+    """Opens engines. `cache` is the folder of exact answers (None: no cache); `through_http` puts local engines behind
+    a loopback server, so that they are called as a stranger's would be."""
+
+    cache: Path | None = None
+    budget: Budget = field(default_factory=Budget)
+    prices: Prices = field(default_factory=Prices)
+    through_http: bool = True
+    device: str = "cpu"
+    spent: Spent = field(default_factory=Spent)
+    _began: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def open(self, folder: Path, *, remote: bool = False) -> Iterator[Engine]:
+        """The engine that a folder describes (a checkpoint, or an `engine.json`), metered and cached; then closed.
+
+        With `remote` a local checkpoint is called over loopback HTTP where `through_http` is set.
+        """
+        from nacre.engine.opening import open_folder
+
+        with open_folder(folder, self, remote=remote) as engine:
+            yield engine
+
+    def check(self) -> None:
+        """Raises BudgetReached, naming the limit, when nothing more may be sent."""
+        with self._lock:
+            used: dict[str, tuple[float, float | None]] = {
+                "money": (self.spent.money, self.budget.money),
+                "tokens": (self.spent.tokens, self.budget.tokens),
+                "requests": (self.spent.requests, self.budget.requests),
+                "seconds": (time.monotonic() - self._began, self.budget.seconds),
+            }
+        for name, (value, limit) in used.items():
+            if limit is not None and value >= limit:
+                raise BudgetReached(
+                    f"the budget of {limit:g} {name} is used up ({value:.6g} spent)",
+                    remedy=f"raise {name} and run again: what was answered is kept",
+                )
+
+    def pay(self, usage: Usage, *, embedding: bool = False) -> None:
+        """Enters a call into the ledger."""
+        if usage.cached:
+            return
+        money = self.prices.of_calls(usage, embedding=embedding)
+        counts = [one for one in (usage.prompt_tokens, usage.completion_tokens) if one is not None]
+        with self._lock:
+            self.spent.requests += usage.requests
+            self.spent.tokens += sum(counts)
+            self.spent.money += money or 0.0
+            self.spent.unpriced += usage.requests if money is None else 0
+            self.spent.uncounted += 0 if counts else usage.requests
