@@ -32,6 +32,8 @@ class Spent:
 
     money: float = 0.0
     tokens: int = 0
+    embedded_tokens: int = 0  # of `tokens`
+    written_tokens: int = 0  # of `tokens`
     requests: int = 0
     unpriced: int = 0
     uncounted: int = 0
@@ -49,6 +51,7 @@ class EngineRoom:
     device: str = "cpu"
     spent: Spent = field(default_factory=Spent)
     _began: float = field(default_factory=time.monotonic)
+    _also_pays: EngineRoom | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager
@@ -62,8 +65,16 @@ class EngineRoom:
         with open_folder(folder, self, remote=remote) as engine:
             yield engine
 
+    def uncached(self) -> EngineRoom:
+        """A room without a cache, for measuring: it draws on the same budget and keeps a ledger of its own."""
+        apart = EngineRoom(None, self.budget, self.prices, self.through_http, self.device, Spent(), self._began)
+        apart._also_pays = self
+        return apart
+
     def check(self) -> None:
         """Raises BudgetReached, naming the limit, when nothing more may be sent."""
+        if self._also_pays is not None:
+            self._also_pays.check()
         with self._lock:
             used: dict[str, tuple[float, float | None]] = {
                 "money": (self.spent.money, self.budget.money),
@@ -80,6 +91,8 @@ class EngineRoom:
 
     def pay(self, usage: Usage, *, embedding: bool = False) -> None:
         """Enters a call into the ledger."""
+        if self._also_pays is not None:
+            self._also_pays.pay(usage, embedding=embedding)
         if usage.cached:
             return
         money = self.prices.of_calls(usage, embedding=embedding)
@@ -87,6 +100,8 @@ class EngineRoom:
         with self._lock:
             self.spent.requests += usage.requests
             self.spent.tokens += sum(counts)
+            self.spent.embedded_tokens += sum(counts) if embedding else 0
+            self.spent.written_tokens += 0 if embedding else usage.completion_tokens or 0
             self.spent.money += money or 0.0
             self.spent.unpriced += usage.requests if money is None else 0
             self.spent.uncounted += 0 if counts else usage.requests
