@@ -7,21 +7,28 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nacre.cli.parser import add_json_option, add_store_option
 from nacre.cli.terminal import coloured, table
 from nacre.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from nacre.lineage.store import Resolved
+
+Answers = tuple[list[dict[str, Any]], Mapping[str, int]]  # and what was not read, counted by reason
+_CITATIONS = 3
+
 HELP = """
 Applies a model to texts, by its head: a classifier names a class, a tagger finds entities, a decoder goes on writing,
-an encoder-decoder answers (translates). Texts come as arguments, from --file (text, JSON lines, CSV ...; field `text`),
-or line by line from standard input.
+an encoder-decoder answers (translates). A rung of a ladder answers its task, whatever its tier. Texts come as
+arguments, from --file (text, JSON lines, CSV ...; field `text`), or line by line from standard input.
 
 examples:
   nacre predict intents/tune "where is my parcel" "忘记密码了怎么办"
   nacre predict intents/tune --file questions.jsonl --json > answers.json
   nacre predict translate/tune "Good morning." --temperature 0
+  nacre predict ladder/desk/retrieval "where is my parcel"
 """
 
 
@@ -54,26 +61,41 @@ def run(args: Namespace) -> int:
         if getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(args, name)}: too small", remedy="give 1 or more")
     texts = _texts(args)
-    from nacre.lifecycle.evaluate.answer import answer
-    from nacre.lifecycle.evaluate.predict import open_model
-    from nacre.lifecycle.evaluate.testset import recorded_objective
-    from nacre.progress import Silent
-    from nacre.recipe.machine import resolve_device
+    from nacre.ladder.using import is_rung
     from nacre.recipe.references import open_store
 
     store = open_store(args.store)
     found = store.resolve(args.ref)
     store.verify(found)
-    model = open_model(found.path, None, resolve_device(args.device), args.batch, Silent())
-    answered = answer(model, texts, recorded_objective(found.path), top=args.top, how=writing(args))
-    for reason, count in answered.truncated.items():
+    answers, truncated = _of_rung(args, found, texts) if is_rung(found.path) else _of_model(args, found, texts)
+    for reason, count in truncated.items():
         print(f"note: {reason}: {count:,} of {len(texts):,}", file=sys.stderr)
     if args.json:
-        plain = {"model": found.ref, "answers": answered.answers, "truncated": dict(answered.truncated)}
+        plain = {"model": found.ref, "answers": answers, "truncated": dict(truncated)}
         print(json.dumps(plain, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(_lines(answered.answers)))
+        print("\n".join(_lines(answers)))
     return 0
+
+
+def _of_rung(args: Namespace, found: Resolved, texts: list[str]) -> Answers:
+    from nacre.engine.room import EngineRoom
+    from nacre.ladder.using import answer_texts
+    from nacre.recipe.machine import resolve_device
+
+    return answer_texts(found.path, texts, EngineRoom(device=resolve_device(args.device)), top=args.top), {}
+
+
+def _of_model(args: Namespace, found: Resolved, texts: list[str]) -> Answers:
+    from nacre.lifecycle.evaluate.answer import answer
+    from nacre.lifecycle.evaluate.predict import open_model
+    from nacre.lifecycle.evaluate.testset import recorded_objective
+    from nacre.progress import Silent
+    from nacre.recipe.machine import resolve_device
+
+    model = open_model(found.path, None, resolve_device(args.device), args.batch, Silent())
+    answered = answer(model, texts, recorded_objective(found.path), top=args.top, how=writing(args))
+    return answered.answers, answered.truncated
 
 
 def writing(args: Namespace) -> Any:
@@ -109,12 +131,16 @@ def _texts(args: Namespace) -> list[str]:
 
 def _lines(answers: list[dict[str, Any]]) -> Iterator[str]:
     if "label" in answers[0]:
-        yield table([[one["text"], one["label"], _others(one)] for one in answers], ["text", "class", "probabilities"])
+        rows = [[one["text"], one["label"] or f"(none: {one['problem']})", _others(one)] for one in answers]
+        yield table(rows, ["text", "class", "probabilities"])
+        yield from _cited(answers)
         return
     for one in answers:
         if "entities" in one:
             entities = "  ".join(f"{entity['type']}: {entity['text']}" for entity in one["entities"])
             yield f"{one['text']}\n  {entities or '(no entity)'}"
+        elif "ranked" in one:
+            yield f"{coloured(one['text'], 'bold')}\n  {'  '.join(one['ranked']) or '(nothing found)'}"
         else:
             yield f"{coloured(one['text'], 'bold')}\n{one['output']}" + _remark(one)
 
@@ -123,5 +149,14 @@ def _others(one: Mapping[str, Any]) -> str:
     return "  ".join(f"{item['label']} {item['probability']:.2f}" for item in one["top"])
 
 
+def _cited(answers: list[dict[str, Any]]) -> Iterator[str]:
+    for one in answers:
+        for citation in one.get("citations", [])[:_CITATIONS]:
+            place = f"{citation['source']}:{citation['start']}-{citation['end']}"
+            yield f"  {one['text']}  <-  {citation['text']}  ({place})"
+
+
 def _remark(one: Mapping[str, Any]) -> str:
-    return "" if one["stopped"] in ("end", "stop") else f"\n(cut: {one['stopped']})"
+    if one.get("problem"):
+        return f"\n(no answer: {one['problem']})"
+    return "" if one.get("stopped", "end") in ("end", "stop") else f"\n(cut: {one['stopped']})"

@@ -44,6 +44,15 @@ def word_spans(text: str) -> list[Span]:
     return spans
 
 
+def token_spans(text: str) -> list[Span]:
+    """What taggers read, and tagged data sets hold: words, and Chinese (Japanese, Korean) character by character."""
+    spans: list[Span] = []
+    for start, end in word_spans(text):
+        wide = any("\u2e80" <= character <= "\uffef" or character >= "\U00020000" for character in text[start:end])
+        spans += [(at, at + 1) for at in range(start, end)] if wide else [(start, end)]
+    return spans
+
+
 def word_ids(text: str, offsets: Sequence[Span]) -> list[int | None]:
     """For each token (by its characters) the number of its word, counted from 0; None for a token of white space.
 

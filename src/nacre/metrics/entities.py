@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,19 @@ def read_entities(tags: Sequence[str], scheme: Scheme = "bio", reading: Reading 
     if reading == "strict":
         return _read_strict(pairs, scheme)
     return _read_conll(pairs)
+
+
+def entities_of(text: str, spans: Sequence[tuple[int, int]], tags: Sequence[str]) -> list[dict[str, Any]]:
+    """The entities of a text whose tokens are its `spans`: type, text, start and end in characters."""
+    return [
+        {
+            "type": one.kind,
+            "text": text[spans[one.start][0] : spans[one.end - 1][1]],
+            "start": spans[one.start][0],
+            "end": spans[one.end - 1][1],
+        }
+        for one in read_entities(tags)
+    ]
 
 
 def _read_conll(pairs: Sequence[tuple[str, str]]) -> list[Entity]:

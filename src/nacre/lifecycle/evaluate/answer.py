@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nacre.data.words import word_spans
+from nacre.data.words import token_spans
 from nacre.errors import CheckpointError, DataError
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.generate import GenerationConfig
 from nacre.lifecycle.evaluate.predict import Model, class_probabilities, counts, start_ids, tag_config, written
-from nacre.metrics.entities import read_entities
+from nacre.metrics.entities import entities_of
 from nacre.train.objectives.classify import Classify
 from nacre.train.objectives.config import ClassifyConfig
 from nacre.train.objectives.tag import Tag, join_parts
@@ -82,7 +82,7 @@ def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any],
 def _tagged(model: Model, texts: Sequence[str], recorded: Mapping[str, Any]) -> Answered:
     labels = model.kernel.config.labels
     objective = Tag(model.words, labels, tag_config(_context(model, recorded), recorded))
-    spans = [_tokens(text) for text in texts]
+    spans = [token_spans(text) for text in texts]
     rows = [
         {"tokens": [text[start:end] for start, end in found], "tags": ["O"] * len(found)}
         for text, found in zip(texts, spans, strict=True)
@@ -95,23 +95,9 @@ def _tagged(model: Model, texts: Sequence[str], recorded: Mapping[str, Any]) -> 
     tags = join_parts(parts)
     answers = []
     for number, (text, found) in enumerate(zip(texts, spans, strict=True)):
-        names = [labels[index] for index in tags[number]]
-        entities = [
-            {"type": one.kind, "text": text[found[one.start][0] : found[one.end - 1][1]],
-             "start": found[one.start][0], "end": found[one.end - 1][1]}
-            for one in read_entities(names)
-        ]  # fmt: skip
+        entities = entities_of(text, found, [labels[index] for index in tags[number]])
         answers.append({"text": text, "entities": entities})
     return Answered(answers, counts(objective.truncated))
-
-
-def _tokens(text: str) -> list[tuple[int, int]]:
-    """What was tagged in training: words, and Chinese character by character."""
-    spans: list[tuple[int, int]] = []
-    for start, end in word_spans(text):
-        wide = any("\u2e80" <= character <= "\uffef" or character >= "\U00020000" for character in text[start:end])
-        spans += [(at, at + 1) for at in range(start, end)] if wide else [(start, end)]
-    return spans
 
 
 def _written(model: Model, texts: Sequence[str], how: GenerationConfig) -> Answered:
