@@ -19,7 +19,7 @@ TABLE = Path(__file__).with_name("hardware.yaml")
 
 @dataclass(frozen=True)
 class Hardware:
-    """A machine. `peak_tflops`: 1e12 operations per second by precision; `utilisation`: the share that training reaches.
+    """A machine. `peak_tflops`: 1e12 operations per second by precision; `utilisation`: the share that is reached.
 
     `price_per_hour` None is unknown, never free. `dated`: when the figures were put down.
     """
