@@ -21,6 +21,7 @@ EXTRAS: dict[str, str] = {
     "pypinyin": "evaluate",
     "tensorboard": "tensorboard",
     "transformers": "transformers",
+    "jinja2": "prompt",
 }
 
 

@@ -32,6 +32,7 @@ LOSSES = {
     "matplotlib": "no plots in reports",
     "pypinyin": "no rhymes of Chinese poems",
     "tensorboard": "no --tensorboard",
+    "jinja2": "no prompt files",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
 }
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "rouge_score": "rouge-score"}
