@@ -276,7 +276,7 @@ def _write_report(work: Work, look: Look, report: DropReport, summary: Summary, 
         "splits": look.splits,
         "rows": summary.rows,
         "bytes": summary.n_bytes,
-        "dropped": _without_paths(report.to_dict(), work.inputs),
+        "dropped": without_paths(report.to_dict(), work.inputs),
     }
     if clusters is not None:
         sizes = clusters.sizes
@@ -293,12 +293,12 @@ def _write_report(work: Work, look: Look, report: DropReport, summary: Summary, 
             work.progress.note("dropped", step=step.name, **{reason: e.count for reason, e in step.dropped.items()})
 
 
-def _without_paths(value: Any, inputs: Any) -> Any:
+def without_paths(value: Any, inputs: Any) -> Any:
     """The report with the input's name for its path: the same bytes wherever the source lies."""
     if isinstance(value, dict):
-        return {_without_paths(key, inputs): _without_paths(item, inputs) for key, item in value.items()}
+        return {without_paths(key, inputs): without_paths(item, inputs) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item, inputs) for item in value]
+        return [without_paths(item, inputs) for item in value]
     if isinstance(value, str):
         for name, path in inputs.items():
             value = value.replace(str(path), name)
