@@ -21,6 +21,7 @@ from nacre.errors import NacreError, UsageError, closest
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("nacre.cli.run", "build what a recipe describes; skips what is made, goes on from what was cut short"),
     "plan": ("nacre.cli.plan", "say what a run would do, and why, without doing it"),
+    "ladder": ("nacre.cli.ladder", "solve one task at every tier: quality, latency, cost and ownership in one table"),
     "show": ("nacre.cli.show", "say what an artifact is: origin, cost, metrics; a model's anatomy; a data set's drops"),
     "trace": ("nacre.cli.trace", "walk an artifact back to raw data, with licences and what has changed since"),
     "predict": ("nacre.cli.predict", "apply a tuned model to text"),

@@ -112,16 +112,17 @@ def _overridden(steps: Mapping[str, Step], overrides: Sequence[str]) -> dict[str
         if name not in changed:
             raise UsageError(f"--set {text}: no step {name!r}", remedy=closest(name, changed))
         value = yaml12.loads(right, f"--set {text}")
-        changed[name] = replace(changed[name], config=_placed(changed[name].config, path, value))
+        changed[name] = replace(changed[name], config=placed(changed[name].config, path, value))
     return changed
 
 
-def _placed(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def placed(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested mappings with `value` at `path`, as `--set` puts it."""
     head, *rest = path
     if not rest:
         return {**config, head: value}
     inner = config.get(head)
-    return {**config, head: _placed(inner if isinstance(inner, Mapping) else {}, rest, value)}
+    return {**config, head: placed(inner if isinstance(inner, Mapping) else {}, rest, value)}
 
 
 def _order(recipe: Recipe, where: str) -> list[str]:
