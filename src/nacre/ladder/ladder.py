@@ -1,0 +1,148 @@
+"""One task, every tier, one table: `climb` runs what `nacre ladder` shows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nacre.data.read import read
+from nacre.engine.protocol import BudgetReached, Unsupported
+from nacre.engine.room import Budget, EngineRoom
+from nacre.errors import ConfigError, MissingDependency, NacreError, ReferenceNotFound
+from nacre.ladder import measured
+from nacre.ladder.answering import PREDICTIONS
+from nacre.ladder.compare import compare
+from nacre.ladder.recommend import between, recommend
+from nacre.ladder.result import LadderResult, Row
+from nacre.ladder.steps import TRAINED, Ground, Solved, check_tiers, chosen, lay_ground, solve
+from nacre.ladder.task_file import TaskFile
+from nacre.lineage.store import Store
+from nacre.recipe.failures import translate
+from nacre.recipe.machine import describe_machine, resolve_device
+from nacre.recipe.run import Unwatched, Watcher
+from nacre.tiers.rung import TIERS
+
+logger = logging.getLogger(__name__)
+
+# What keeps a tier from running at all, as against failing while it runs.
+_CANNOT = (Unsupported, MissingDependency, ReferenceNotFound, BudgetReached)
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """How to climb. `tiers`: only these (empty: all). `language` is that of the words of the result (default: the
+    task's). `cached` keeps and uses an engine's answers; `through_http` calls local engines over loopback."""
+
+    tiers: tuple[str, ...] = ()
+    device: str = "auto"
+    seed: int = 0
+    language: str | None = None
+    cached: bool = True
+    through_http: bool = True
+    watcher: Watcher = field(default_factory=Unwatched)
+
+
+def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) -> LadderResult:
+    """Solves the task at every tier and compares them on the same test rows.
+
+    A tier that cannot run, or fails, is a row with its reason. What is complete is not made again: after a kill, or
+    with a larger budget, the same call goes on. Raises ConfigError and DataError for what is wrong with the task.
+    """
+    options = options or LadderOptions()
+    file = chosen(file, options.tiers)
+    check_tiers(file)
+    _check_budget(file)
+    device = resolve_device(options.device)
+    cache = store.root / "cache" / "answers" if options.cached else None
+    engines = EngineRoom(cache, file.budget, file.prices, options.through_http, device)
+    ground = lay_ground(file, store, engines, device, options.watcher, options.seed)
+    rows, answers = [], {}
+    for number, tier in enumerate(TIERS):
+        row, values = _tier(ground, number, tier)
+        rows.append(row)
+        if values:
+            answers[tier] = values
+    return _result(ground, rows, answers, options.language)
+
+
+def _check_budget(file: TaskFile) -> None:
+    for name, limit in asdict(file.budget).items():
+        if limit is not None and limit <= 0:
+            raise ConfigError(f"the budget of {name} is {limit}", remedy="give more than 0, or leave it out")
+    prices = file.prices
+    known = (prices.input_per_million, prices.output_per_million, prices.embedding_per_million)
+    if file.budget.money is not None and all(one is None for one in known):
+        raise ConfigError(
+            f"the budget is {file.budget.money:g} {prices.currency}, but no price of a token is known",
+            remedy="add prices: {input_per_million, output_per_million, embedding_per_million}, or limit tokens",
+        )
+
+
+def _tier(ground: Ground, number: int, tier: str) -> tuple[Row, list[list[Any]]]:
+    """The row of a tier as far as it is known alone, and its values on the test rows per seed."""
+    if tier in ground.file.tiers and ground.file.tiers[tier] is None:
+        row = Row(number, tier, status="skipped", reason="left out by choice", remedy=f"ask for the tier {tier}")
+        return row, []
+    solved: list[Solved] = []
+    try:
+        ground.engines.check()
+        for repetition in range(ground.file.seeds if tier in TRAINED else 1):
+            solved.append(solve(ground, tier, repetition))
+    except NacreError as error:
+        if not solved:  # else: the seeds that are there count
+            return _failed(number, tier, error), []
+        logger.warning("%s: %d of %d seeds: %s", tier, len(solved), ground.file.seeds, error.message)
+    except Exception as error:  # noqa: BLE001 (a fault in one tier must not cost the others)
+        logger.exception("the tier %s failed", tier)
+        known = translate(error, ground.store.root)
+        fault = NacreError(f"{type(error).__name__}: {error}", remedy="a fault in Nacre; see it with --debug")
+        return _failed(number, tier, known or fault), []
+    row = measured.row(ground, number, tier, solved)
+    return row, [[one["value"] for one in read(each.answers.path / PREDICTIONS)] for each in solved]
+
+
+def _failed(number: int, tier: str, error: NacreError) -> Row:
+    status = "skipped" if isinstance(error, _CANNOT) else "failed"
+    return Row(number, tier, status=status, reason=error.message, remedy=error.remedy)
+
+
+def _result(
+    ground: Ground, rows: Sequence[Row], answers: Mapping[str, list[list[Any]]], language: str | None
+) -> LadderResult:
+    task = ground.file.task
+    quality = task.quality
+    tests = list(read(ground.test.path / "test.jsonl"))
+    compared = compare(rows, quality, tests, answers)
+    words = language or task.language
+    return LadderResult(
+        task=task.name,
+        metric=task.metric,
+        kind=task.kind,
+        language=words,
+        machine=describe_machine(ground.device),
+        rows=compared,
+        recommended=recommend(compared, words, len(tests)),
+        test_examples=len(tests),
+        about=task.about,
+        prices=ground.file.prices,
+        between=between(compared, quality, tests, answers),
+        data=dict(ground.test.record.metrics),
+        spent=asdict(ground.engines.spent),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def with_budget(file: TaskFile, **limits: float | int | None) -> TaskFile:
+    """The task under another budget; None leaves a limit as the task has it."""
+    given = {name: value for name, value in limits.items() if value is not None}
+    return replace(file, budget=Budget(**{**asdict(file.budget), **given}))
+
+
+def here(ref: str) -> str:
+    """A REF from a command line: a path is relative to the working folder, not to the task's file."""
+    path = Path(ref).expanduser()
+    return str(path.absolute()) if path.exists() else ref

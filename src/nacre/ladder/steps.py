@@ -1,0 +1,139 @@
+"""A task's tiers as recipes of two steps each: a rung, and its answers to the test rows.
+
+Tiers run apart, so that one that fails leaves the others alone; what they share (the task, the test rows, the cache of
+an engine's answers) is made once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nacre.engine.room import EngineRoom
+from nacre.errors import ConfigError, NacreError
+from nacre.ladder.answering import PartlyAnswered
+from nacre.ladder.task_file import TaskFile
+from nacre.lineage.digest import digest_json
+from nacre.lineage.durable import write_atomic
+from nacre.lineage.store import Store
+from nacre.recipe import catalogue
+from nacre.recipe.config import Problem, raise_problems, try_build
+from nacre.recipe.recipe import Recipe, Step
+from nacre.recipe.run import RunOptions, StepResult, Watcher
+from nacre.recipe.run import run as run_recipe
+from nacre.tiers.rung import TIERS
+
+TRAINED = ("tune", "pretrain")  # their result depends on the seed
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all tiers stand on: the task's artifacts, and where and how they run."""
+
+    file: TaskFile
+    store: Store
+    engines: EngineRoom
+    device: str
+    watcher: Watcher
+    seed: int
+    task: StepResult
+    test: StepResult
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A rung and its answers to the test rows; `unmeasured` are the rows that the budget left out."""
+
+    rung: StepResult
+    answers: StepResult
+    unmeasured: int = 0
+
+
+def check_tiers(file: TaskFile) -> None:
+    """Raises one ConfigError for the mistakes in all tiers' configs, before any work."""
+    problems: list[Problem] = []
+    for tier, values in file.tiers.items():
+        try:
+            kind = catalogue.find(f"{tier}.solve").config_type
+        except NacreError:
+            continue  # a tier whose packages are missing is a row with that reason
+        problems += try_build(kind, values or {}, f"tiers.{tier}")[1]
+    raise_problems(problems)
+
+
+def lay_ground(
+    file: TaskFile, store: Store, engines: EngineRoom, device: str, watcher: Watcher, seed: int = 0
+) -> Ground:
+    """Makes the task's rows and test rows. Raises what is wrong with them."""
+    inputs = dict(file.data)
+    steps = {"task": Step("task.prepare", inputs, file.config), "test": Step("task.test", inputs, file.config)}
+    recipe = Recipe(_name(file), steps, seed, file.task.about, file.folder)
+    task, test = run_recipe(recipe, store, RunOptions(device=device, watcher=watcher, engines=engines))
+    return Ground(file, store, engines, device, watcher, seed, task, test)
+
+
+def solve(ground: Ground, tier: str, repetition: int = 0) -> Solved:
+    """Builds a tier's rung with the `repetition`-th seed and lets it answer. Raises what kept it from that.
+
+    Where the budget ends among the test rows, those answered before are kept, as a fair sample of all.
+    """
+    try:
+        rung, answers = _run(ground, tier, repetition, rows=None)
+        return Solved(rung, answers)
+    except PartlyAnswered as error:
+        if not error.answered:
+            raise
+        rung, answers = _run(ground, tier, repetition, rows=error.answered)
+        return Solved(rung, answers, int(ground.test.record.metrics["test"]) - error.answered)
+
+
+def _run(ground: Ground, tier: str, repetition: int, rows: int | None) -> list[StepResult]:
+    file, name = ground.file, tier if repetition == 0 else f"{tier}-seed{repetition}"
+    config = {} if rows is None else {"rows": rows}
+    steps = {
+        name: Step(f"{tier}.solve", _inputs(ground, tier), file.tiers.get(tier) or {}),
+        f"{name}-answers": Step("ladder.answer", {"rung": name, "test": ground.test.ref}, config),
+    }
+    recipe = Recipe(_name(file), steps, ground.seed + repetition, file.task.about, file.folder)
+    options = RunOptions(device=ground.device, watcher=ground.watcher, engines=ground.engines)
+    return run_recipe(recipe, ground.store, options)
+
+
+def _name(file: TaskFile) -> str:
+    return f"ladder/{file.name}"
+
+
+def _inputs(ground: Ground, tier: str) -> dict[str, str]:
+    """What a tier's stage takes, of what the task names."""
+    offered = {"task": ground.task.ref, "base": ground.file.base}
+    if ground.file.corpus is not None:
+        offered["corpus"] = ground.file.corpus
+    wanted = catalogue.find(f"{tier}.solve").inputs
+    given = {name: ref for name, ref in offered.items() if name in wanted}
+    if "engine" in wanted:
+        given["engine"] = engine_ref(ground.file.upstream, ground.store)
+    return given
+
+
+def engine_ref(upstream: str | Mapping[str, Any], store: Store) -> str:
+    """A REF of the engine: as given, or the folder that holds what was given as its `engine.json`."""
+    if isinstance(upstream, str):
+        return upstream
+    plain = {"engine": "openai_http", **upstream}
+    folder: Path = store.root / "engines" / digest_json(plain).removeprefix("sha256:")[:12]
+    if not (folder / "engine.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "engine.json", (json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode())
+    return str(folder)
+
+
+def chosen(file: TaskFile, tiers: tuple[str, ...]) -> TaskFile:
+    """The task with every tier left out that is not among `tiers` (all, when empty)."""
+    for tier in tiers:
+        if tier not in TIERS:
+            raise ConfigError(f"no tier {tier!r}", remedy=f"one or more of: {', '.join(TIERS)}")
+    left = {tier: None for tier in TIERS if tiers and tier not in tiers}
+    return replace(file, tiers={**file.tiers, **left})
