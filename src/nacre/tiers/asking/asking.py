@@ -25,6 +25,7 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 
 MOST_SCORES = 5
+_LONG_ANSWER = 512  # tokens: a list of entities, a written text, a ranking
 # Statuses of HTTP that blame this one request: malformed, too long, or refused by a content filter.
 _BLAMES_THE_ROW = (400, 413, 422)
 _NOTHING = ("", "N/A", "[MASK]")  # inputs without content (Zhao et al. 2021, section 5)
@@ -56,7 +57,7 @@ def ask(
     raised, for then it is not the row's fault.
     """
     questions = _questions(engine, task, rows, instruction, candidates)
-    sampling = how or default_sampling(engine, task, candidates)
+    sampling = how or default_sampling(engine, task)
     answers: list[Answer] = []
     for part in batches(questions, batch):
         written = _written(engine, part, sampling, answered=any(one.problem != "rejected" for one in answers))
@@ -74,17 +75,13 @@ def prompt_of(
     return as_text(task, turns)
 
 
-def default_sampling(engine: Engine, task: Task, candidates: Sequence[Sequence[Row]] | None = None) -> Sampling:
-    """Greedy, with room for the longest answer of the kind, but at most half of the engine's context.
+def default_sampling(engine: Engine, task: Task, max_tokens: int | None = None) -> Sampling:
+    """Greedy, with `max_tokens`, or else room for the longest answer of the kind, but at most half of the context.
 
     An engine that only completes goes on after its answer: a line ends it, or, in a written text, an empty line.
+    It depends on the task alone, never on the rows at hand, so that the cache knows a row asked again.
     """
-    room = {
-        "classify": 32 + max((len(label) for label in task.labels), default=0),
-        "tag": 512,
-        "generate": 512,
-        "rank": 16 + 8 * max((len(one) for one in candidates or ()), default=0),
-    }[task.kind]
+    room = max_tokens or (32 + max(map(len, task.labels), default=0) if task.kind == "classify" else _LONG_ANSWER)
     if engine.capabilities.context is not None:
         room = max(1, min(room, engine.capabilities.context // 2))
     stop = () if engine.capabilities.chat else ("\n\n",) if task.kind == "generate" else ("\n",)
