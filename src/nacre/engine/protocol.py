@@ -26,7 +26,12 @@ class Unsupported(InputError):
 
 
 class EngineError(NacreError):
-    """An engine failed for good: a bad request, a model that is not there, or retries used up. `status` is HTTP's."""
+    """An engine failed for good: a bad request, a model that is not there, or retries used up. `status` is HTTP's.
+
+    `sent` counts the requests that went out before it gave up.
+    """
+
+    sent: int = 0
 
     def __init__(self, message: str, *, remedy: str, status: int | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -138,7 +143,7 @@ class Score:
 class Embedded:
     """Vectors (N, D) in float32, one per text, in the order of the texts; not normalised unless the model does it.
 
-    `truncated` counts texts of which the model read only the beginning.
+    `truncated` counts texts of which the model read only the beginning; `cut` are their places, where known.
     """
 
     vectors: NDArray[np.float32]
@@ -146,6 +151,7 @@ class Embedded:
     usage: Usage = field(default_factory=Usage)
     timing: Timing = field(default_factory=Timing)
     truncated: int = 0
+    cut: tuple[int, ...] = ()
 
 
 OnToken = Callable[[int, str], None]

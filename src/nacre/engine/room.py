@@ -89,13 +89,14 @@ class EngineRoom:
                     remedy=f"raise {name} and run again: what was answered is kept",
                 )
 
-    def pay(self, usage: Usage, *, embedding: bool = False) -> None:
-        """Enters a call into the ledger."""
+    def pay(self, usage: Usage, *, embedding: bool = False, seconds: float | None = None) -> None:
+        """Enters a call into the ledger. `seconds` says that it ran on this machine: priced by time, not by tokens."""
         if self._also_pays is not None:
-            self._also_pays.pay(usage, embedding=embedding)
+            self._also_pays.pay(usage, embedding=embedding, seconds=seconds)
         if usage.cached:
             return
-        money = self.prices.of_calls(usage, embedding=embedding)
+        here = seconds is not None
+        money = self.prices.of_seconds(seconds or 0.0) if here else self.prices.of_calls(usage, embedding=embedding)
         counts = [one for one in (usage.prompt_tokens, usage.completion_tokens) if one is not None]
         with self._lock:
             self.spent.requests += usage.requests

@@ -1,0 +1,94 @@
+"""A checkpoint run by our own kernel. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nacre.data.tokenizer import Tokenizer
+from nacre.engine.local import (
+    EMBEDDING_BATCH,
+    Loaded,
+    LocalEngine,
+    OnId,
+    Written,
+    longest_text,
+    pooling_of,
+)
+from nacre.engine.protocol import Sampling, Stopped
+from nacre.errors import CheckpointError
+from nacre.kernel import hf
+from nacre.kernel.config import KernelConfig
+from nacre.kernel.generate import GenerationConfig, embed, generate, score
+from nacre.kernel.sampling import SamplingConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nacre.engine.room import EngineRoom
+
+_STOPPED: dict[str, Stopped] = {"end": "end", "stop": "stop", "length": "length", "context": "length"}
+
+
+def open_native(folder: Path, room: EngineRoom) -> Native:
+    """The kernel in a folder; raises CheckpointError where it cannot be expressed, or reads no text."""
+    return Native(folder, room.device)
+
+
+class Native(LocalEngine):
+    """Our kernel as an engine."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        config = hf.load_config(folder)
+        if config.is_vision:
+            raise CheckpointError(f"{folder} is a model of images", remedy="an engine needs a model of texts")
+        tokenizer = Tokenizer.load(folder)
+        self.kernel = hf.load(folder, device)
+        if len(tokenizer) > config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer of {folder} has {len(tokenizer):,} tokens, the model {config.vocab_size:,}",
+                remedy="put the model's own tokenizer beside it",
+            )
+        pooling, normalised = pooling_of(folder)
+        super().__init__(
+            "native",
+            Loaded(
+                folder,
+                tokenizer,
+                config.layout,
+                self.kernel.config.head == "lm",
+                longest_text(folder, _positions(config)),
+                config.hidden_size,
+                pooling,
+                normalised,
+            ),
+        )
+
+    def _write(self, prompts: Sequence[list[int]], how: Sampling, seed: int, on_id: OnId | None) -> list[Written]:
+        config = GenerationConfig(
+            max_new_tokens=how.max_tokens,
+            sampling=SamplingConfig(temperature=how.temperature, top_p=how.top_p),
+            stop=how.stop,
+            seed=seed,
+        )
+        decode = self.tokenizer.decode
+        found = generate(self.kernel, prompts, config, decode=decode, on_token=on_id)
+        texts = [decode(one.ids) if one.text is None else one.text for one in found]
+        return [Written(one.ids, text, _STOPPED[one.stopped]) for one, text in zip(found, texts, strict=True)]
+
+    def _log_probabilities(self, before: list[int], after: list[int]) -> list[float]:
+        if self.loaded.layout == "encoder-decoder":
+            return score(self.kernel, [after], [before])[0]
+        return score(self.kernel, [[*before, *after]])[0][len(before) - 1 :]
+
+    def _vectors(self, texts: Sequence[list[int]]) -> NDArray[np.float32]:
+        found = embed(self.kernel, texts, self.loaded.pooling, normalise=self.loaded.normalised, batch=EMBEDDING_BATCH)
+        vectors: NDArray[np.float32] = found.numpy()
+        return vectors
+
+
+def _positions(config: KernelConfig) -> int | None:
+    """The longest text; None where positions are relative and have no end."""
+    return None if config.position in ("relative", "none") else config.max_positions - config.position_offset
