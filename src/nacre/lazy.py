@@ -15,6 +15,7 @@ EXTRAS: dict[str, str] = {
     "py3langid": "data",
     "rjieba": "data",
     "sklearn": "evaluate",
+    "pycrfsuite": "baseline",
     "sacrebleu": "evaluate",
     "rouge_score": "evaluate",
     "matplotlib": "evaluate",
@@ -22,6 +23,7 @@ EXTRAS: dict[str, str] = {
     "tensorboard": "tensorboard",
     "transformers": "transformers",
     "jinja2": "prompt",
+    "urllib3": "engine",
 }
 
 

@@ -27,15 +27,17 @@ LOSSES = {
     "py3langid": "no language filter",
     "rjieba": "no Chinese word segmentation: whole-word masking falls on characters",
     "sklearn": "no classical baseline, no ROC curves",
+    "pycrfsuite": "no classical tagger (CRF) at tier 0",
     "sacrebleu": "no BLEU and chrF",
     "rouge_score": "no ROUGE",
     "matplotlib": "no plots in reports",
     "pypinyin": "no rhymes of Chinese poems",
     "tensorboard": "no --tensorboard",
-    "jinja2": "no prompt files",
+    "jinja2": "no prompt files, no chat templates",
+    "urllib3": "no model can be called by its address",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
 }
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "rouge_score": "rouge-score"}
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "rouge_score": "rouge-score", "pycrfsuite": "python-crfsuite"}
 _LEAST_FREE_GIB = 2
 _LEAST_MEMORY_MIB = 3_500
 
