@@ -36,6 +36,7 @@ CATALOGUE: dict[str, str] = {
     "classify_image": "nacre.train.objectives.image:ClassifyImage",
     "tag": "nacre.train.objectives.tag:Tag",
     "seq2seq": "nacre.train.objectives.seq2seq:Seq2Seq",
+    "contrast": "nacre.train.objectives.contrast:Contrast",
 }
 
 

