@@ -15,8 +15,9 @@ from nacre.engine.room import Budget, EngineRoom
 from nacre.errors import ConfigError, MissingDependency, NacreError, ReferenceNotFound
 from nacre.ladder import measured
 from nacre.ladder.answering import PREDICTIONS
+from nacre.ladder.between import between
 from nacre.ladder.compare import compare
-from nacre.ladder.recommend import between, recommend
+from nacre.ladder.recommend import Asked, recommend
 from nacre.ladder.result import LadderResult, Row
 from nacre.ladder.steps import TRAINED, Ground, Solved, check_tiers, chosen, lay_ground, solve
 from nacre.ladder.task_file import TaskFile
@@ -125,11 +126,11 @@ def _result(
         language=words,
         machine=describe_machine(ground.device),
         rows=compared,
-        recommended=recommend(compared, words, len(tests)),
+        recommended=recommend(compared, Asked(task.metric, words, ground.file.prices.currency)),
         test_examples=len(tests),
         about=task.about,
         prices=ground.file.prices,
-        between=between(compared, quality, tests, answers),
+        between=between(compared, quality, tests, answers, words),
         data=dict(ground.test.record.metrics),
         spent=asdict(ground.engines.spent),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
