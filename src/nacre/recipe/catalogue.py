@@ -11,6 +11,7 @@ from nacre.recipe.stage import Stage
 # One line per stage. The modules named here are light: see the convention in `stage.py`.
 STAGES: dict[str, str] = {
     "baseline.classify": "nacre.tiers.baseline.stages:classify",
+    "baseline.solve": "nacre.tiers.baseline.stages:solve",
     "data.digits": "nacre.lifecycle.prepare.digits:digits",
     "data.join": "nacre.lifecycle.prepare.join:join",
     "data.prepare": "nacre.lifecycle.prepare.data:prepare",

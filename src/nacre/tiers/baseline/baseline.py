@@ -225,12 +225,8 @@ class _Fitting:
 
     def __init__(self, rows: Examples, names: tuple[str, ...], search: Search) -> None:
         self.search, self.names = search, names
-        counted = [search.grams.of(text) for text in rows.texts]
-        vocabulary = _vocabulary(counted, search.max_features)
-        counts = _counted(counted, {gram: column for column, gram in enumerate(vocabulary)})
-        idf = np.asarray(TfidfTransformer(norm=None).fit(counts).idf_, dtype=np.float64)
-        self.space = Space(search.grams, vocabulary, idf)
-        self.features = _scaled(counts, idf)
+        self.space, counts = _space_of(rows.texts, search.grams, search.max_features)
+        self.features = _scaled(counts, self.space.idf)
         number = {name: index for index, name in enumerate(names)}
         self.targets = np.array([number[label] for label in rows.labels])
 
@@ -243,6 +239,20 @@ class _Fitting:
         # Single precision is what is stored: rounding here keeps a reloaded model's answers the same to the bit.
         weights = np.asarray(fitted.coef_, dtype=np.float32).astype(np.float64)
         return Linear(self.names, self.space, weights, np.asarray(fitted.intercept_, dtype=np.float64), solver, c)
+
+
+def space_of(texts: Sequence[str], grams: Grams, max_features: int) -> Space:
+    """The space of the n-grams that most of these texts hold. Raises DataError where they hold no word."""
+    return _space_of(texts, grams, max_features)[0]
+
+
+def _space_of(texts: Sequence[str], grams: Grams, max_features: int) -> tuple[Space, csr_matrix]:
+    """The space, and the texts' counts (N, F) in it."""
+    counted = [grams.of(text) for text in texts]
+    vocabulary = _vocabulary(counted, max_features)
+    counts = _counted(counted, {gram: column for column, gram in enumerate(vocabulary)})
+    idf = np.asarray(TfidfTransformer(norm=None).fit(counts).idf_, dtype=np.float64)
+    return Space(grams, vocabulary, idf), counts
 
 
 def _vocabulary(counted: Sequence[Counter[str]], most: int) -> tuple[str, ...]:
