@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class NamedVectors:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 names, vectors = tuple(map(str, arrays["names"])), np.asarray(arrays["vectors"], dtype=np.float32)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise CheckpointError(f"{file} holds no vectors: {error}", remedy="make the rung again") from error
         if vectors.ndim != 2 or len(vectors) != len(names) or not len(names):
             raise CheckpointError(
