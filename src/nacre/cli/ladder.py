@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nacre.cli.parser import add_json_option, add_store_option
 from nacre.cli.run import Printer
@@ -41,7 +40,9 @@ _BUDGETS = {"money": float, "tokens": int, "requests": int, "seconds": float}
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", metavar="TASK", help="a task file (YAML), or a task of the package: desk")
     parser.add_argument("--tiers", metavar="A,B", default="", help="only these tiers")
-    parser.add_argument("--upstream", metavar="REF", help="the engine that tiers 1 to 3 call: a folder, model:NAME, URL")
+    parser.add_argument(
+        "--upstream", metavar="REF", help="the engine that tiers 1 to 3 call: a folder, model:NAME, URL"
+    )
     parser.add_argument("--base", metavar="REF", help="the model that tier 4 tunes")
     parser.add_argument("--seeds", type=int, help="how often trained tiers are repeated")
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default: 0)")
@@ -50,6 +51,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     for name, kind in _BUDGETS.items():
         parser.add_argument(f"--budget-{name}", type=kind, metavar="N", help=f"the most {name} to spend")
+    parser.add_argument(
+        "--margin", type=float, default=0.0, metavar="SHARE", help="shortfall that is accepted: 0.01 is one point"
+    )
     parser.add_argument("--language", choices=("en", "zh"), help="of the report (default: the task's)")
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the HTML report here as well")
     parser.add_argument(
@@ -122,6 +126,7 @@ def _options(args: Namespace) -> LadderOptions:
         device=args.device,
         seed=args.seed,
         language=args.language,
+        margin=args.margin,
         cached=not args.no_cache,
         through_http=not args.direct,
         watcher=Unwatched() if args.quiet else Climbing(),
@@ -163,13 +168,11 @@ def _copy_report(result: LadderResult, file: Path) -> None:
 
 
 def _print(result: LadderResult) -> None:
-    from nacre.ladder.report.text import closing_lines, table_of
+    from nacre.ladder.report.text import as_text
 
-    headers, rows = table_of(result)
-    print(table(rows, headers))
-    for line in closing_lines(result):
-        print(line)
-    print(f"\n{coloured('report:', 'bold')} {result.report}", file=sys.stdout)
-    named: Any = result.recommended.name
-    if named is not None:
-        print(f'next: nacre predict ladder/{result.task}/{named} "a text"', file=sys.stdout)
+    text = as_text(result)
+    print(table(text.rows, text.head))
+    print("\n" + "\n".join(text.lines))
+    print(f"\n{coloured('report:', 'bold')} {result.report}")
+    if result.recommended.name is not None:
+        print(f'next: nacre predict ladder/{result.task}/{result.recommended.name} "a text"')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,13 @@ from nacre.ladder import measured
 from nacre.ladder.answering import PREDICTIONS
 from nacre.ladder.between import between
 from nacre.ladder.compare import compare
+from nacre.ladder.publish import keep
 from nacre.ladder.recommend import Asked, recommend
-from nacre.ladder.result import LadderResult, Row
+from nacre.ladder.result import LadderResult, Row, Status
 from nacre.ladder.steps import TRAINED, Ground, Solved, check_tiers, chosen, lay_ground, solve
 from nacre.ladder.task_file import TaskFile
 from nacre.lineage.store import Store
+from nacre.metrics.quality import Quality
 from nacre.recipe.failures import translate
 from nacre.recipe.machine import describe_machine, resolve_device
 from nacre.recipe.run import Unwatched, Watcher
@@ -35,13 +37,18 @@ _CANNOT = (Unsupported, MissingDependency, ReferenceNotFound, BudgetReached)
 
 @dataclass(frozen=True)
 class LadderOptions:
-    """How to climb. `tiers`: only these (empty: all). `language` is that of the words of the result (default: the
-    task's). `cached` keeps and uses an engine's answers; `through_http` calls local engines over loopback."""
+    """How to climb.
+
+    `tiers`: only these (empty: all). `language` is that of the words of the result (default: the task's). `margin`: the
+    shortfall from the best that is accepted, in 0..1. `cached` keeps and uses an engine's answers; `through_http`
+    calls local engines over loopback.
+    """
 
     tiers: tuple[str, ...] = ()
     device: str = "auto"
     seed: int = 0
     language: str | None = None
+    margin: float = 0.0
     cached: bool = True
     through_http: bool = True
     watcher: Watcher = field(default_factory=Unwatched)
@@ -61,13 +68,10 @@ def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) ->
     cache = store.root / "cache" / "answers" if options.cached else None
     engines = EngineRoom(cache, file.budget, file.prices, options.through_http, device)
     ground = lay_ground(file, store, engines, device, options.watcher, options.seed)
-    rows, answers = [], {}
-    for number, tier in enumerate(TIERS):
-        row, values = _tier(ground, number, tier)
-        rows.append(row)
-        if values:
-            answers[tier] = values
-    return _result(ground, rows, answers, options.language)
+    language = options.language or file.task.language
+    climbed = [_tier(ground, number, tier, language) for number, tier in enumerate(TIERS)]
+    result = _result(ground, climbed, language, options.margin)
+    return keep(result, ground, [one for each in climbed for one in each.solved])
 
 
 def _check_budget(file: TaskFile) -> None:
@@ -83,11 +87,23 @@ def _check_budget(file: TaskFile) -> None:
         )
 
 
-def _tier(ground: Ground, number: int, tier: str) -> tuple[Row, list[list[Any]]]:
-    """The row of a tier as far as it is known alone, and its values on the test rows per seed."""
+@dataclass(frozen=True)
+class _Climbed:
+    """A tier's row as far as it is known alone, and what stands behind it, per seed."""
+
+    row: Row
+    solved: Sequence[Solved] = ()
+
+    @property
+    def values(self) -> list[list[Any]]:
+        """Its answers to the test rows, per seed."""
+        return [[one["value"] for one in read(each.answers.path / PREDICTIONS)] for each in self.solved]
+
+
+def _tier(ground: Ground, number: int, tier: str, language: str) -> _Climbed:
     if tier in ground.file.tiers and ground.file.tiers[tier] is None:
-        row = Row(number, tier, status="skipped", reason="left out by choice", remedy=f"ask for the tier {tier}")
-        return row, []
+        remedy = f"ask for the tier {tier}"
+        return _Climbed(Row(number, tier, status="skipped", reason="left out by choice", remedy=remedy))
     solved: list[Solved] = []
     try:
         ground.engines.check()
@@ -95,42 +111,40 @@ def _tier(ground: Ground, number: int, tier: str) -> tuple[Row, list[list[Any]]]
             solved.append(solve(ground, tier, repetition))
     except NacreError as error:
         if not solved:  # else: the seeds that are there count
-            return _failed(number, tier, error), []
+            return _failed(number, tier, error)
         logger.warning("%s: %d of %d seeds: %s", tier, len(solved), ground.file.seeds, error.message)
-    except Exception as error:  # noqa: BLE001 (a fault in one tier must not cost the others)
+    except Exception as error:
         logger.exception("the tier %s failed", tier)
         known = translate(error, ground.store.root)
         fault = NacreError(f"{type(error).__name__}: {error}", remedy="a fault in Nacre; see it with --debug")
-        return _failed(number, tier, known or fault), []
-    row = measured.row(ground, number, tier, solved)
-    return row, [[one["value"] for one in read(each.answers.path / PREDICTIONS)] for each in solved]
+        return _failed(number, tier, known or fault)
+    return _Climbed(measured.row(ground, number, tier, solved, language), solved)
 
 
-def _failed(number: int, tier: str, error: NacreError) -> Row:
-    status = "skipped" if isinstance(error, _CANNOT) else "failed"
-    return Row(number, tier, status=status, reason=error.message, remedy=error.remedy)
+def _failed(number: int, tier: str, error: NacreError) -> _Climbed:
+    status: Status = "skipped" if isinstance(error, _CANNOT) else "failed"
+    return _Climbed(Row(number, tier, status=status, reason=error.message, remedy=error.remedy))
 
 
-def _result(
-    ground: Ground, rows: Sequence[Row], answers: Mapping[str, list[list[Any]]], language: str | None
-) -> LadderResult:
+def _result(ground: Ground, climbed: Sequence[_Climbed], language: str, margin: float) -> LadderResult:
     task = ground.file.task
-    quality = task.quality
+    quality = Quality(task.kind, task.metric, task.target_language or task.language)
     tests = list(read(ground.test.path / "test.jsonl"))
-    compared = compare(rows, quality, tests, answers)
-    words = language or task.language
+    answers = {one.row.name: one.values for one in climbed if one.solved}
+    compared = compare([one.row for one in climbed], quality, tests, answers)
+    asked = Asked(task.metric, language, ground.file.prices.currency, margin)
     return LadderResult(
         task=task.name,
         metric=task.metric,
         kind=task.kind,
-        language=words,
+        language=language,
         machine=describe_machine(ground.device),
         rows=compared,
-        recommended=recommend(compared, Asked(task.metric, words, ground.file.prices.currency)),
+        recommended=recommend(compared, asked),
         test_examples=len(tests),
         about=task.about,
         prices=ground.file.prices,
-        between=between(compared, quality, tests, answers, words),
+        between=between(compared, quality, tests, answers, language),
         data=dict(ground.test.record.metrics),
         spent=asdict(ground.engines.spent),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,7 +14,7 @@ from nacre.ladder.steps import Ground, Solved
 from nacre.tiers.rung import ENGINE_FOLDER, read_manifest
 
 
-def row(ground: Ground, number: int, tier: str, solved: Sequence[Solved]) -> Row:
+def row(ground: Ground, number: int, tier: str, solved: Sequence[Solved], language: str) -> Row:
     """The row of a tier, its score and comparison left open. Build time and parameters are those of one seed."""
     first = solved[0]
     manifest = read_manifest(first.rung.path)
@@ -32,7 +32,7 @@ def row(ground: Ground, number: int, tier: str, solved: Sequence[Solved]) -> Row
         build_seconds=record.cost.seconds,
         peak_memory_mib=record.cost.peak_memory_mib,
         trained_parameters=manifest.trained_parameters,
-        owns=ownership(ground.store, first.rung.ref, manifest),
+        owns=ownership(ground.store, first.rung.ref, manifest, language),
         lineage=first.rung.ref,
         problems={name[len("problem_") :]: int(n) for name, n in found.items() if name.startswith("problem_")},
         served_by=tuple(str(found["served_by"]).split(", ")) if found.get("served_by") else (),
