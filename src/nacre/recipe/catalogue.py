@@ -32,6 +32,8 @@ STAGES: dict[str, str] = {
     "relay.solve": "nacre.tiers.relay.stages:solve",
     "task.prepare": "nacre.ladder.stages:prepare",
     "task.test": "nacre.ladder.stages:test",
+    "prompt.optimise": "nacre.tiers.prompt.stages:optimise",
+    "prompt.solve": "nacre.tiers.prompt.stages:solve",
     "tokenizer.train": "nacre.lifecycle.prepare.tokenizer:train_tokenizer",
     "tune.causal": "nacre.tiers.tune.stages:causal",
     "tune.classify": "nacre.tiers.tune.stages:classify",

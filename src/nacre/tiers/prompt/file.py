@@ -73,7 +73,7 @@ class PromptInput:
 class ModelHints:
     """For what engine a prompt is written, and how it samples best; None leaves the choice to the caller."""
 
-    engine: Literal["chat", "complete"] = "chat"
+    engine: Literal["chat", "complete", "embed"] = "chat"
     temperature: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ class PromptFile:
 
         values = self._values(inputs)
         texts = [(part.role, rendered(self, part, values)) for part in self.parts]
-        if self.head.model.engine == "complete":
+        if self.head.model.engine != "chat":
             return texts[0][1]
         return tuple(Message(role, text) for role, text in texts)
 

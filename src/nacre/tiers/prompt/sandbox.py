@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, Undefined, nodes
+from jinja2 import StrictUndefined, Template, Undefined, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import SandboxedEnvironment
@@ -98,11 +98,14 @@ def undeclared(tree: nodes.Template) -> dict[str, int]:
     return lines
 
 
-def render(environment: PromptEnvironment, tree: nodes.Template, where: str, values: Mapping[str, Any]) -> str:
-    """The text of a template. Raises what Jinja raises; errors carry the line of the template in their traceback."""
-    tree = _Guard().visit(tree)
-    code = environment.compile(tree, name=where, filename=where)
-    template = environment.template_class.from_code(environment, code, environment.globals)
+def compiled(environment: PromptEnvironment, tree: nodes.Template, where: str) -> Template:
+    """A template to be filled any number of times. Its frames in tracebacks carry the name `where`."""
+    code = environment.compile(_Guard().visit(tree), name=where, filename=where)
+    return environment.template_class.from_code(environment, code, environment.globals)
+
+
+def filled(template: Template, values: Mapping[str, Any]) -> str:
+    """The text of a template. Raises what Jinja raises."""
     pieces, size = [], 0
     for piece in template.generate({**values, _STEP: _counter(), _JOINED: _concatenate}):
         size += len(piece)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, cast
 
-from jinja2 import nodes
+from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 
 from nacre.errors import ConfigError, closest
@@ -29,9 +29,8 @@ class Part:
     """One message: its role, its template, the line of the file where it begins."""
 
     role: Role
-    source: str
     line: int
-    tree: nodes.Template
+    template: Template
 
 
 def parts_of(prompt: PromptFile) -> Sequence[Part]:
@@ -50,17 +49,15 @@ def parts_of(prompt: PromptFile) -> Sequence[Part]:
             raise ConfigError(f"{prompt.where}, line {line}: nested too deeply", remedy="write it flatter") from None
         for name, where in sandbox.undeclared(tree).items():
             used.setdefault(name, line - 1 + where)
-        parts.append(Part(role, source, line, tree))
+        parts.append(Part(role, line, sandbox.compiled(environment, tree, prompt.where)))
     _check_inputs(prompt, used)
     return tuple(parts)
 
 
 def rendered(prompt: PromptFile, part: Part, values: Mapping[str, Any]) -> str:
     """The text of one message, without blank lines at its ends. Raises ConfigError where the template fails."""
-    environment = sandbox.PromptEnvironment()
     try:
-        tree = sandbox.parse(environment, part.source)
-        text = sandbox.render(environment, tree, prompt.where, values)
+        text = sandbox.filled(part.template, values)
     except (
         TemplateError,
         TypeError,
@@ -111,8 +108,10 @@ def _names_role(word: str, prompt: PromptFile, line: int) -> bool:
 
 def _check_order(prompt: PromptFile, sections: Sequence[tuple[Role, str, int]]) -> None:
     roles = [role for role, _, _ in sections]
-    if prompt.head.model.engine == "complete" and (len(roles) > 1 or roles[0] != "user"):
-        raise ConfigError(f"{prompt.where}: a text to complete has no messages", remedy="take the headings out")
+    if prompt.head.model.engine != "chat" and (len(roles) > 1 or roles[0] != "user"):
+        raise ConfigError(
+            f"{prompt.where}: a text to {prompt.head.model.engine} has no messages", remedy="take the headings out"
+        )
     for role, source, line in sections:
         if not source.strip():
             raise ConfigError(f"{prompt.where}, line {line - 1}: nothing follows # {role}", remedy="write the message")
