@@ -215,7 +215,9 @@ def explain(sized: Sized, machine: Hardware | None = None) -> str:
 def money_text(machine: Hardware, seconds: float) -> str:
     """What the time costs, in words: unknown where the price is."""
     money = machine.money(seconds)
-    return "unknown" if money is None else f"{money:.2f} {machine.currency}"
+    if money is None:
+        return "unknown"
+    return f"under 0.01 {machine.currency}" if 0 < money < 0.01 else f"{money:,.2f} {machine.currency}"
 
 
 def vocabulary(n_bytes: float, distinct_characters: int = 0) -> int:

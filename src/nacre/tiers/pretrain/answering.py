@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Solved:
 
     def answer(self, rows: Sequence[Row]) -> list[Answer]:
         """One answer per row, in order; a row without text gets none. Batches do not change answers."""
-        speak = {"classify": self._classes, "tag": self._tags, "generate": self._texts}[self.limits.kind]
+        speak = self._speaker()
         asked = [index for index, row in enumerate(rows) if text_of(row, self.limits.kind).strip()]
         answers = [EMPTY] * len(rows)
         # By length, so that batches hold little padding.
@@ -61,11 +61,14 @@ class Solved:
     def close(self) -> None:
         """Nothing was started."""
 
+    def _speaker(self) -> Callable[[Sequence[Row]], list[Answer]]:
+        return {"classify": self._classes, "tag": self._tags, "generate": self._texts}[self.limits.kind]
+
     def _classes(self, rows: Sequence[Row]) -> list[Answer]:
         labels = self.kernel.config.labels
         objective = Classify(self.tokenizer, labels, ClassifyConfig(context=self.limits.context))
         examples = [objective.encode({"text": row["text"], "label": labels[0]}) for row in rows]
-        self._tell(objective.truncated)
+        self.tell(objective.truncated)
         batch = objective.collate(examples, torch.Generator()).to(self.device)
         answers = []
         for scores in objective.predict(self.kernel, batch):
@@ -90,7 +93,7 @@ class Solved:
     def _texts(self, rows: Sequence[Row]) -> list[Answer]:
         encoded = self.tokenizer.encode_batch([str(row["source"]) for row in rows])
         room = self.limits.context
-        self._tell({"sources cut at the context": sum(len(ids) > room for ids in encoded)})
+        self.tell({"sources cut at the context": sum(len(ids) > room for ids in encoded)})
         prompts = [ids if len(ids) <= room else [*ids[: room - 1], ids[-1]] for ids in encoded]
         how = GenerationConfig(max_new_tokens=self.limits.target_context, sampling=SamplingConfig(temperature=0.0))
         return [
@@ -98,7 +101,7 @@ class Solved:
             for one in generate(self.kernel, prompts, how)
         ]
 
-    def _tell(self, truncated: Any) -> None:
+    def tell(self, truncated: Any) -> None:
         for what, count in truncated.items():
             if count:
                 _log.warning("%s (%d tokens): %d of the rows", what, self.limits.context, count)

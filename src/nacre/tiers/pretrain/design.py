@@ -11,6 +11,7 @@ from nacre.data.tokenizer import Tokenizer
 from nacre.data.tokenizer_config import TokenizerConfig
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.presets import preset
+from nacre.metrics.quality import Kind
 from nacre.recipe.scaling import SHAPES, Rule, Shape, Sized, size, vocabulary
 from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, Effort
 from nacre.tiers.pretrain.stages import SolveConfig
@@ -71,19 +72,30 @@ def design(config: SolveConfig, task: Task, tokenizer: Tokenizer, found: Measure
     family = config.preset or recipe.preset
 
     def kernel(shape: Shape) -> KernelConfig:
-        made = preset(family, **choices(family, shape, max(context, target_context), tokenizer))
+        given = choices(family, shape, max(context, target_context), tokenizer)
+        made = preset(family, **given | dict(recipe.choices))
         # Tuning reads states: what a masked-language head weighs and costs is no part of the solution.
         return made if made.layout == "encoder-decoder" else made.replace(head="none")
 
     unique = found.n_bytes / max(1.0, lengths.bytes_per_token)
-    allowed = SHAPES[SHAPES.index(recipe.least) : SHAPES.index(LARGEST) + 1]
+    allowed = [recipe.least, *(one for one in SHAPES if _is_larger(one, recipe.least) and not _is_larger(one, LARGEST))]
     flops = config.flops or effort.flops
     typical = round(lengths.mean)
     sized = size(flops, unique, kernel, typical, rule=Rule(config.ratio, config.epochs), shapes=allowed)
-    per_pass = max(1.0, len(task.train) / recipe.batch_size)
-    steps = _steps(config, effort, lengths.mean * recipe.batch_size * sized.weight.flops_per_token, per_pass)
-    spent = steps * lengths.mean * recipe.batch_size * sized.weight.flops_per_token
+    flops_per_step = recipe.batch_size * lengths.per_example(task.kind) * sized.weight.flops_per_token
+    per_pass = max(1.0, _examples(task) / recipe.batch_size)
+    steps = _steps(config, effort, flops_per_step, per_pass)
+    spent = steps * flops_per_step
     return Design(family, sized, context, target_context, steps, steps / per_pass, spent)
+
+
+def _is_larger(one: Shape, other: Shape) -> bool:
+    return one.hidden_size >= other.hidden_size and one.layers > other.layers
+
+
+def _examples(task: Task) -> int:
+    """Labelled examples: rows, or pairs of a query and a text that answers it."""
+    return sum(len(row["relevant"]) for row in task.train) if task.kind == "rank" else len(task.train)
 
 
 def _steps(config: SolveConfig, effort: Effort, flops_per_step: float, steps_per_pass: float) -> int:
@@ -140,6 +152,10 @@ class Lengths:
         """Tokens of an example; of a source and its target the mean of both: the kernel reads them side by side."""
         reads = sum(self.read) / len(self.read)
         return (reads + sum(self.written) / len(self.written)) / 2 if self.written else reads
+
+    def per_example(self, kind: Kind) -> float:
+        """Tokens that an example takes: a query and a text are both read."""
+        return self.mean * (2 if kind == "rank" else 1)
 
     def context(self, longest: int) -> int:
         return _whole(self.read, longest)

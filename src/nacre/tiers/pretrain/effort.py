@@ -6,7 +6,8 @@ Operations rather than seconds, so that a run is the same on a busy machine and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nacre.errors import ConfigError, closest
 from nacre.metrics.quality import Kind
@@ -39,13 +40,15 @@ class Recipe:
     batch_size: int
     lr: float
     longest: int  # tokens of a text, at most
+    choices: Mapping[str, Any] = field(default_factory=dict)  # of KernelConfig, besides the sizes
 
 
 RECIPES: Mapping[Kind, Recipe] = {
     "classify": Recipe("bert", Shape(128, 2, 4), 64, 1e-3, 256),
     "tag": Recipe("bert", Shape(128, 2, 4), 32, 1e-3, 256),
     "generate": Recipe("t5-v1.1", Shape(128, 2, 4), 64, 2e-3, 192),
-    "rank": Recipe("bert", Shape(128, 2, 4), 64, 1e-3, 128),
+    # Search from scratch lives in wide embeddings: one thin layer over them, and steps rather than depth.
+    "rank": Recipe("bert", Shape(256, 1, 4), 128, 2e-3, 128, {"ffn_size": 256}),
 }
 
 _ENCODERS = ("bert", "ernie")

@@ -17,4 +17,8 @@ def open_rung(folder: Path, manifest: Manifest, room: EngineRoom) -> Rung:
         limits = Answering(manifest.kind, int(manifest.how["context"]), int(manifest.how["target_context"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder}: rung.json lacks {error}", remedy="run the ladder again") from error
+    if manifest.kind == "rank":
+        from nacre.tiers.pretrain.ranking import opened_ranker
+
+        return opened_ranker(folder, limits, room.device)
     return opened(folder / "model", limits, room.device)

@@ -21,9 +21,9 @@ from nacre.kernel.presets import preset
 from nacre.progress import Scalar
 from nacre.recipe.scaling import explain
 from nacre.recipe.stage import Work
-from nacre.tiers.pretrain import tuning, warming
+from nacre.tiers.pretrain import ranking, tuning, warming
 from nacre.tiers.pretrain.design import Design, choices, design, tokenizer_config
-from nacre.tiers.pretrain.effort import EFFORTS, check_family
+from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, check_family
 from nacre.tiers.pretrain.phases import Phase, Phases
 from nacre.tiers.pretrain.stages import SolveConfig
 from nacre.tiers.pretrain.texts import Measured, TaskTexts
@@ -48,6 +48,7 @@ class Setting:
     def fresh(self, seed: int) -> Kernel:
         """The designed kernel with random weights."""
         given = choices(self.design.family, self.design.sized.shape, self.positions, self.tokenizer)
+        given |= dict(RECIPES[self.task.kind].choices)
         generator = torch.Generator().manual_seed(seed_of("initialise", seed))
         return Kernel(preset(self.design.family, **given), generator)
 
@@ -74,6 +75,8 @@ def solve_task(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
     tuned, warmed, tried = _trained(setting, phases)
     work.spent(tokens=phases.tokens, flops=phases.flops)
     shutil.copytree(tuned.folder, work.out / MODEL)
+    if task.kind == "rank":
+        ranking.keep_vectors(setting, work)
     write_json(work.out / "scaling.json", setting.design.to_dict() | {"effort": asdict(EFFORTS[config.effort])})
     (work.out / "scaling.txt").write_text(explain(setting.design.sized) + "\n", encoding="utf-8")
     if tried:
@@ -90,10 +93,10 @@ def _train_tokenizer(task: Task, texts: TaskTexts, found: Measured, work: Work) 
 def _trained(setting: Setting, phases: Phases) -> tuple[Phase, str, dict[str, float]]:
     """The tuned model, what became of the warm-up in words, and the validation figures it was chosen by."""
     wish, effort = setting.config.warm_up, EFFORTS[setting.config.effort]
+    if setting.task.kind == "rank":
+        return *ranking.trained(setting, phases), {}
     if wish == "never" or (wish == "auto" and not effort.tries_warm_up):
         return _tuned(setting, phases, None), SKIPPED if wish == "auto" else "never: as configured", {}
-    if not warming.possible(setting.task.kind):
-        return _tuned(setting, phases, None), "none: tuning itself is by contrast of the texts", {}
     warm = phases.run("warm-up", lambda work: warming.warm_up(setting, work))
     after = _tuned(setting, phases, warm.folder)
     if wish == "always" or not setting.task.valid:
@@ -136,6 +139,12 @@ def _manifest(setting: Setting, parameters: int) -> Manifest:
         language=task.language,
         labels=task.labels,
         trained_parameters=parameters,
-        owns={"kernel": "own", "weights": "own", "data": "own", "prompt": "none", "index": "none"},
+        owns={
+            "kernel": "own",
+            "weights": "own",
+            "data": "own",
+            "prompt": "none",
+            "index": "own" if task.kind == "rank" else "none",
+        },
         how=how,
     )

@@ -39,7 +39,7 @@ def tune(setting: Setting, start: Path | None, work: Work) -> Mapping[str, Scala
     else:
         kernel = load_kernel(start, work)
     headed, objective, rows, judge = _PREPARE[setting.task.kind](setting, kernel)
-    how = _schedule(setting, bool(rows.valid), **judge)
+    how = schedule(setting, setting.design.steps, bool(rows.valid), **judge)
     metrics = fit(headed, objective, rows, Fit(how), work)
     keep_tokenizer(setting.tokenizer, work.out, None)
     return {"parameters": sum(one.numel() for one in headed.parameters()), **metrics}
@@ -98,8 +98,9 @@ _PREPARE: Mapping[Kind, Callable[[Setting, Kernel], Prepared]] = {
 }
 
 
-def _schedule(setting: Setting, has_valid: bool, **judge: Any) -> TrainConfig:
-    recipe, steps = RECIPES[setting.task.kind], setting.design.steps
+def schedule(setting: Setting, steps: int, has_valid: bool, **judge: Any) -> TrainConfig:
+    """`steps` steps as the recipe of the kind has them, with early stopping where there are validation rows."""
+    recipe = RECIPES[setting.task.kind]
     every = max(-(-steps // EVALUATIONS), round(steps / max(1.0, setting.design.epochs)))
     return TrainConfig(
         max_steps=steps,

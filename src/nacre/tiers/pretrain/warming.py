@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from nacre.metrics.quality import Kind
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, Rows, fit
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 SHARE = 0.5  # of the steps of tuning
 BATCH = 32
 MOST_TEXTS = 200_000
-
-
-def possible(kind: Kind) -> bool:
-    """Whether kernels for this kind of task have a warm-up."""
-    return kind != "rank"
 
 
 def warm_up(setting: Setting, work: Work) -> Mapping[str, Scalar]:
