@@ -105,7 +105,7 @@ def test_no_rows_are_no_calls() -> None:
 
 def test_the_likeliest_label_wins_and_the_scores_are_probabilities() -> None:
     weights = {"refund": -1.0, "card": -2.0, "card_arrival": -3.0}
-    engine = WrittenEngine(can=("chat", "score"), weigh=lambda prompt, text: weights[text])
+    engine = WrittenEngine(can=("chat", "score"), weigh=lambda prompt, text: weights[text.strip()])
     answers = score_labels(engine, classify_task(), ROWS, batch=8)
     assert {one.value for one in answers} == {"refund"}
     assert len(answers) == len(ROWS)
@@ -116,15 +116,22 @@ def test_the_likeliest_label_wins_and_the_scores_are_probabilities() -> None:
     assert answers[0].served_by == "written-1"
 
 
-def test_without_a_chat_a_label_follows_the_text_with_a_blank() -> None:
-    engine = WrittenEngine(can=("score", "complete"), weigh=lambda prompt, text: 0.0 if text == " card" else -9.0)
-    assert score_labels(engine, classify_task(), ROWS[:1])[0].value == "card"
+@pytest.mark.parametrize(("language", "said", "end"), [("en", " card", "Answer:"), ("zh", "card", "回答：")])
+def test_a_label_follows_the_question_with_a_blank_where_the_language_writes_one(
+    language: str, said: str, end: str
+) -> None:
+    def weigh(prompt: str, text: str) -> float:
+        assert prompt.endswith(end)
+        return 0.0 if text == said else -9.0
+
+    engine = WrittenEngine(can=("chat", "score"), weigh=weigh)
+    assert score_labels(engine, classify_task(language=language), ROWS[:1])[0].value == "card"
 
 
 def test_a_long_label_loses_by_the_sum_and_not_by_the_mean() -> None:
     task = classify_task(labels=("short", "long but much likelier word for word"))
     engine = WrittenEngine(
-        can=("chat", "score"), weigh=lambda prompt, text: -2.0 if text == "short" else -0.5 * len(text.split())
+        can=("chat", "score"), weigh=lambda prompt, text: -2.0 if text == " short" else -0.5 * len(text.split())
     )
     assert score_labels(engine, task, ROWS[:1])[0].value == task.labels[1]
     assert score_labels(engine, task, ROWS[:1], per_token=False)[0].value == "short"
@@ -134,9 +141,8 @@ def test_calibration_takes_off_what_a_label_has_without_any_content() -> None:
     """Zhao et al. 2021: `refund` is likelier whatever is asked; the row speaks for `card`, less than that."""
 
     def weigh(prompt: str, text: str) -> float:
-        return {"refund": -1.0, "card": -3.0, "card_arrival": -9.0}[text] + (
-            1.0 if "row" in prompt and text == "card" else 0
-        )
+        bias = {"refund": -1.0, "card": -3.0, "card_arrival": -9.0}[text.strip()]
+        return bias + ("row" in prompt and text == " card")
 
     engine = WrittenEngine(can=("chat", "score"), weigh=weigh)
     assert score_labels(engine, classify_task(), ROWS[:1])[0].value == "refund"

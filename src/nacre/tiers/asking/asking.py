@@ -17,7 +17,7 @@ from nacre.engine.protocol import Engine, EngineError, Generation, Prompt, Sampl
 from nacre.engine.protocol import unsupported as cannot
 from nacre.errors import DataError
 from nacre.tiers.asking.parsing import parse
-from nacre.tiers.asking.wording import Instruction, as_text, default_instruction, messages
+from nacre.tiers.asking.wording import Instruction, as_text, default_instruction, is_chinese, messages
 from nacre.tiers.rung import Answer
 from nacre.tiers.task import Row, Task
 
@@ -194,12 +194,12 @@ def _scored(
     engine: Engine, task: Task, rows: Sequence[Row], instruction: Instruction, batch: int
 ) -> Iterator[list[Score]]:
     """Per row, the score of each label in the order of the task's labels."""
-    # A text ends with "Answer:", so the label begins with a blank; a turn of a chat begins with the label itself.
-    continuations = task.labels if engine.capabilities.chat else [f" {label}" for label in task.labels]
+    # Over HTTP only plain texts can be scored. They end with "Answer:", so that a label begins with a blank, which
+    # Chinese does not write.
+    continuations = task.labels if is_chinese(task.language) else [f" {label}" for label in task.labels]
     for part in batches(rows, batch // len(task.labels)):
-        pairs = [
-            (prompt_of(engine, task, row, instruction), continuation) for row in part for continuation in continuations
-        ]
+        prompts = [as_text(task, messages(task, row, instruction)) for row in part]
+        pairs = [(prompt, continuation) for prompt in prompts for continuation in continuations]
         yield from (list(one) for one in batches(engine.score(pairs), len(task.labels)))
 
 
