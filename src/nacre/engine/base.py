@@ -41,16 +41,26 @@ class Portions:
     workers: int = 1
 
 
+@dataclass(frozen=True)
+class TokenScore:
+    """A token of a text: where it starts, and its log-probability (nats) after all before it; None where nothing is."""
+
+    text: str
+    start: int
+    log_probability: float | None
+
+
 class BaseEngine:
     """An engine without any verb. `remarks` are oddities a person should know, each said once; `noted` counts them.
 
     `in_process` says that it can be put behind a loopback server, `priced_by_time` that what it costs is this machine's
-    time, not tokens.
+    time, not tokens. `echoes` says that `token_scores` works.
     """
 
     portions = Portions()
     in_process = False
     priced_by_time = False
+    echoes = False
 
     def __init__(self, name: str, identity: str, capabilities: Capabilities) -> None:
         self.name, self.identity, self.capabilities = name, identity, capabilities
@@ -71,6 +81,10 @@ class BaseEngine:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Refuses."""
         raise unsupported(self, "embed")
+
+    def token_scores(self, text: str) -> list[TokenScore]:
+        """The tokens of a whole text with their log-probabilities: what a completion with `echo` gives."""
+        raise unsupported(self, "score")
 
     def close(self) -> None:
         """Nothing to end."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from nacre.engine.base import BaseEngine, Portions
+from nacre.engine.base import BaseEngine, Portions, TokenScore
 from nacre.engine.cached import key_of
 from nacre.engine.protocol import (
     Capabilities,
@@ -66,10 +66,10 @@ def open_echo(folder: Path, room: EngineRoom) -> BaseEngine:
 
 
 class Echo(BaseEngine):
-    """Answers by rules; embeds by hashed character n-grams; scores by which words the prompt holds."""
+    """Answers by rules; embeds by hashed character n-grams; scores by which words were there before."""
 
     portions = Portions(generate=16, score=64, embed=64)
-    in_process = True
+    in_process = echoes = True
 
     def __init__(self, settings: EchoSettings | None = None, digest: str = "default") -> None:
         self.settings = settings = settings or EchoSettings()
@@ -128,15 +128,24 @@ class Echo(BaseEngine):
         return {part[0].strip("`\"'“”* "): part[1] if len(part) > 1 else "" for part in parts}
 
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
-        """Each piece of a continuation costs ln 2 where the prompt holds it, ln 20 elsewhere."""
+        """Sums over the pieces of the joined text that end behind the prompt (see `token_scores`)."""
         self.require("score")
         out = []
         for prompt, continuation in pairs:
-            known = {piece.strip().lower() for piece in split(plain_text(prompt))}
-            pieces = split(continuation)
-            value = sum(math.log(0.5 if piece.strip().lower() in known else 0.05) for piece in pieces)
-            usage = Usage(len(split(plain_text(prompt))) + len(pieces), 0, 1, "tokenizer")
-            out.append(Score(value, len(pieces), self.settings.model, usage))
+            before = plain_text(prompt)
+            found = self.token_scores(before + continuation)
+            values = [one.log_probability or 0.0 for one in found if one.start + len(one.text) > len(before)]
+            out.append(Score(sum(values), len(values), self.settings.model, Usage(len(found), 0, 1, "tokenizer")))
+        return out
+
+    def token_scores(self, text: str) -> list[TokenScore]:
+        """Each piece costs ln 2 where it stood in the text before, ln 20 elsewhere."""
+        out, seen, start = [], set(), 0
+        for piece in split(text):
+            word = piece.strip().lower()
+            out.append(TokenScore(piece, start, math.log(0.5 if word in seen else 0.05)))
+            seen.add(word)
+            start += len(piece)
         return out
 
     def embed(self, texts: Sequence[str]) -> Embedded:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nacre.data.tokenizer import Tokenizer
-from nacre.engine.base import BaseEngine, Portions
+from nacre.engine.base import BaseEngine, Portions, TokenScore
 from nacre.engine.chat_template import ChatTemplate
 from nacre.engine.protocol import (
     Capabilities,
@@ -165,6 +165,25 @@ class LocalEngine(BaseEngine):
             timing = Timing(time.perf_counter() - began)
             out.append(Score(float(sum(values)), len(after), self.name, usage, timing))
         return out
+
+    @property
+    def echoes(self) -> bool:  # type: ignore[override]
+        """Whether it continues texts: an encoder-decoder has no tokens of a prompt to score."""
+        return self.loaded.writes and self.loaded.layout == "decoder"
+
+    def token_scores(self, text: str) -> list[TokenScore]:
+        """The tokens of a text, the first scored where a token starts texts."""
+        if not self.echoes:
+            raise Unsupported(f"{self.name} cannot echo a prompt", remedy="score an answer to it instead")
+        joined, begin = self.tokenizer.spans(text), self.start_ids()
+        ids = [*begin, *joined.ids]
+        with self._model:
+            found = self._log_probabilities(ids[:1], ids[1:]) if len(ids) > 1 else []
+        values = [*([] if begin else [None]), *found]
+        return [
+            TokenScore(text[start:end], start, value)
+            for (start, end), value in zip(joined.offsets, values, strict=True)
+        ]
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Pooled vectors, in batches of texts of similar length; longer texts than the context are cut and counted."""
