@@ -25,6 +25,7 @@ from nacre.lifecycle.evaluate.markup import percent
 SAME_COST = 1.1
 # Beyond this many times the present test rows no test set would decide.
 _FAR = 50
+_WIDE = 0.05  # what the interval leaves open, in 0..1, from which it is worth a sentence
 _TRAINED = ("tune", "pretrain")
 
 
@@ -166,15 +167,15 @@ def _undecided(scene: _Scene) -> Iterator[str]:
     short = -gap.difference
     best = scene.begin(scene.best)
     needed = math.ceil(gap.examples * ((gap.high + short) / short) ** 2) if short > 0 else math.inf
-    difference = points(short).lstrip("+")
+    size = {"difference": points(short).lstrip("+"), "most": points(-gap.low).lstrip("+")}
     if needed <= gap.examples * _FAR:
-        rounded = _rounded_up(int(needed))
-        yield words("change_decide", best=best, n=f"{rounded:,}", now=f"{gap.examples:,}", difference=difference)
-    elif points(short) != "0.0":
-        yield words("change_undecidable", best=best, difference=difference)
-    if -gap.low >= 0.05:
-        most = points(-gap.low).lstrip("+")
-        yield words("change_wide", best=scene.tier(scene.best), most=most, tier=scene.tier(scene.chosen))
+        now, enough = f"{gap.examples:,}", f"{_rounded_up(int(needed)):,}"
+        yield words("change_decide", best=best, n=enough, now=now, **size)
+        return
+    if points(short) != "0.0":
+        yield words("change_undecidable", best=best, difference=size["difference"])
+    if -gap.low >= _WIDE:
+        yield words("change_wide", best=scene.tier(scene.best), most=size["most"], tier=scene.tier(scene.chosen))
 
 
 def _accepting_less(scene: _Scene) -> Iterator[str]:

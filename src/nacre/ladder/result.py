@@ -157,7 +157,8 @@ class LadderResult:
 
     `language` is that of the words (`en`, `zh`). `test_examples` is the size of the test set, `level` that of every
     interval. `data` is the report of `task.prepare` (rows, leaks taken out); `prices` are those that costs were made
-    with; `spent` is what the command itself sent and paid. `notes` are remarks for the reader.
+    with; `spent` is what the command itself sent and paid. `notes` are remarks for the reader; `report` is the path of
+    the HTML page.
     """
 
     task: str
@@ -176,6 +177,7 @@ class LadderResult:
     spent: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     notes: tuple[str, ...] = ()
+    report: str | None = None
 
     @property
     def currency(self) -> str:
@@ -208,6 +210,7 @@ class LadderResult:
             "between": [asdict(one) for one in self.between],
             "notes": list(self.notes),
             "created": self.created,
+            "report": self.report,
         }
         plain: dict[str, Any] = _plain(first | {"rows": rows} | later)
         return plain

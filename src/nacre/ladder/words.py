@@ -1,6 +1,6 @@
 """What the ladder says, in English and Chinese. One table of sentences, so that neither language can lag behind.
 
-Labels of the report are in `report/labels.py`; metrics and sections of single evaluations in
+Labels of the report are in `labels.py`; metrics and sections of single evaluations in
 `lifecycle/evaluate/words.py`, which this builds on.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nacre.ladder.report.labels import LABELS
+from nacre.ladder.labels import LABELS
 from nacre.lifecycle.evaluate.words import LANGUAGES
 from nacre.lifecycle.evaluate.words import Words as EvaluateWords
+from nacre.tiers.rung import TIERS
 
 SENTENCES: Mapping[str, tuple[str, str]] = {
     # the recommendation
@@ -40,7 +41,7 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "{tier} is enough: it is the {cheapest} tier that is not shown to be worse than the best, {best}. "
         "{metric}: {score} ({interval}) against {best_score}; the difference is {difference} points "
         "({low} to {high}, {p}) on the same {n} test examples.",
-        "{tier}就够了：在没有被证明差于最佳层（{best}）的各层中，它最{cheapest}。"
+        "{tier}就够了：在没有被证明差于最佳的{best}的各层中，它最{cheapest}。"
         "{metric} {score}（{interval}），最佳层为 {best_score}；在同样的 {n} 个测试样本上，"
         "差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
     ),
@@ -53,8 +54,8 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
     ),
     "why_baseline": (
-        "A language model is not needed here.",
-        "这里用不着语言模型。",
+        "Nothing here shows that a language model is needed.",
+        "没有证据表明这里需要语言模型。",
     ),
     "cheaper": ("cheaper", "便宜"),
     "thinner": ("thinner", "薄"),
@@ -62,9 +63,10 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
     "thinnest": ("thinnest", "薄"),
     # what would change it
     "change_decide": (
-        "{best} may still be better: with about {n} test examples instead of {now}, a difference of {difference} "
-        "points would be decided.",
-        "{best}仍可能更好：若测试样本从 {now} 个增加到约 {n} 个，{difference} 个百分点的差距便可见分晓。",
+        "{best} may still be better, by up to {most} points: with about {n} test examples instead of {now}, a "
+        "difference of {difference} points would be decided.",
+        "{best}仍可能更好，至多高 {most} 个百分点：若测试样本从 {now} 个增加到约 {n} 个，"
+        "{difference} 个百分点的差距便可见分晓。",
     ),
     "change_undecidable": (
         "{best} is ahead by {difference} points; no test set of a usual size would decide a difference so small.",
@@ -149,6 +151,10 @@ class Words(EvaluateWords):
 
     TABLE: Mapping[str, tuple[str, str]] = {**SENTENCES, **LABELS}
 
+    def __init__(self, language: str) -> None:
+        """`language` is that of a task: Chinese of any script gets Chinese words, everything else English ones."""
+        super().__init__("zh" if language.casefold().partition("-")[0] in ("zh", "chinese") else "en")
+
     def __call__(self, key: str, **values: object) -> str:
         """The text of a known key."""
         if key in self.TABLE:
@@ -160,8 +166,12 @@ class Words(EvaluateWords):
         return self(key) if key in self.TABLE else super().name(key)
 
     def tier(self, name: str) -> str:
-        """A tier as a sentence names it."""
-        return self.name(f"tier_{name}") if f"tier_{name}" in self.TABLE else name
+        """A tier as a sentence names it: `tier 4 (tune)`."""
+        tier, _, variant = name.partition(":")
+        if tier not in TIERS:
+            return name
+        said = self(f"short_{tier}") + (f" · {variant}" if variant else "")
+        return self("tier_zero" if tier == TIERS[0] else "tier_named", number=TIERS.index(tier), name=said)
 
     def listed(self, names: list[str]) -> str:
         """Names in a row."""
