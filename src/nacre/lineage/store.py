@@ -111,10 +111,10 @@ class Store:
         A name in the store wins over a relative path of the same spelling; write `./path` to mean the path.
         """
         scheme, colon, rest = ref.partition(":")
-        if rest.startswith("//"):
-            raise ReferenceNotFound(f"{ref} is a served model, not a folder", remedy="give a folder or a store name")
         if colon and scheme in self._resolvers:
             return self._resolvers[scheme](rest)
+        if rest.startswith("//"):
+            raise ReferenceNotFound(f"{ref} is a served model, not a folder", remedy="give a folder or a store name")
         return self._stored(ref) or self._at_path(ref, base) or self._unknown(ref, base)
 
     def digest(self, resolved: Resolved) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from nacre.errors import UsageError
@@ -9,7 +10,8 @@ from nacre.lineage.store import Resolved, Store
 
 
 def open_store(root: Path | str | None = None, *, fetch: bool = False) -> Store:
-    """The store at `root` (default: `$NACRE_HOME`, else `.nacre`), with `data:NAME` and `model:NAME` understood.
+    """The store at `root` (default: `$NACRE_HOME`, else `.nacre`), with `data:NAME`, `model:NAME` and addresses of
+    served models (`http://HOST/v1#MODEL`) understood.
 
     Raises UsageError where `root` is a file.
     With `fetch` a catalogued model that is absent is downloaded when it is first resolved.
@@ -19,6 +21,8 @@ def open_store(root: Path | str | None = None, *, fetch: bool = False) -> Store:
         raise UsageError(f"the store {store.root} is a file", remedy="give a folder: --store DIR, or NACRE_HOME")
     store.register("data", _data)
     store.register("model", _fetched_model if fetch else _present_model)
+    for scheme in ("http", "https"):
+        store.register(scheme, partial(_served, store.root, scheme))
     return store
 
 
@@ -38,3 +42,10 @@ def _fetched_model(rest: str) -> Resolved:
     from nacre.data.models import resolve
 
     return resolve(rest)
+
+
+def _served(root: Path, scheme: str, rest: str) -> Resolved:
+    from nacre.engine.address import engine_folder
+
+    address = f"{scheme}:{rest}"
+    return Resolved(address, engine_folder(root / "engines", address))
