@@ -53,6 +53,7 @@ class VectorWriter:
         self.kept = self.embedded = 0
         self._file = out / VECTORS
         self._raw = out / f".{VECTORS}.part"
+        out.mkdir(parents=True, exist_ok=True)
         self._waiting: list[Passage] = []
         self._shape = (0, 0)
         self._known = _carried(earlier, self.embedder)

@@ -66,10 +66,17 @@ class Hit:
 
 
 class Index:
-    """An index opened for searching. `engine` embeds queries; it must be the one that embedded the passages."""
+    """An index opened for searching. `engine` embeds queries; it must be the one that embedded the passages.
 
-    def __init__(self, folder: Path, engine: Engine | None = None, store: VectorStore | None = None) -> None:
+    `vectors`: where they are searched: `auto`, `exact`, `graph`, or the address of a served database (`opening.py`);
+    `store` is one that is open already.
+    """
+
+    def __init__(
+        self, folder: Path, engine: Engine | None = None, vectors: str = "auto", store: VectorStore | None = None
+    ) -> None:
         self.folder, self.manifest = folder, read_manifest(folder)
+        self._where = vectors
         self.passages = Passages(folder)
         self._embedder = None if engine is None else Embedder(engine)
         self._store = store
@@ -174,7 +181,7 @@ class Index:
         if self._store is None:
             from nacre.tiers.retrieval.opening import open_store
 
-            self._store = open_store(self)
+            self._store = open_store(self.folder, self.passages, self.vectors(), self._where)
         found = self._store.search(self._embedder.embed(queries), k, filters)
         return [list(zip(near.keys.tolist(), near.scores.tolist(), strict=True)) for near in found]
 

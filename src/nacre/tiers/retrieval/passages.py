@@ -44,7 +44,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Passage:
-    """A chunk with what is known of its document. `key` is the same as long as source, place and text are."""
+    """A chunk with what is known of its document. `key` is the same as long as source, place, text and fields are."""
 
     number: int
     key: int
@@ -64,9 +64,9 @@ class Passage:
         return {**self.fields, "source": self.source}
 
 
-def key_of(chunk: Chunk) -> int:
-    """63 bits that name a chunk: the same for the same source, place and text."""
-    return digest64(f"{chunk.source}\0{chunk.start}\0{chunk.text}") >> 1
+def key_of(chunk: Chunk, fields: str) -> int:
+    """63 bits that name a chunk: the same for the same source, place, text and fields (as JSON) of its document."""
+    return digest64(f"{chunk.source}\0{chunk.start}\0{chunk.text}\0{fields}") >> 1
 
 
 class PassageWriter:
@@ -89,7 +89,7 @@ class PassageWriter:
         """Begins a document: the chunks that follow are its own."""
         self.n_documents += 1
         self._number, self._document = self.n_documents, document
-        plain = json.dumps(dict(document.fields), ensure_ascii=False, sort_keys=True, default=str)
+        self._plain = plain = json.dumps(dict(document.fields), ensure_ascii=False, sort_keys=True, default=str)
         row = (self._number, document.source, document.file, document.digest, document.title, plain)
         self._database.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", row)
         pairs = {(name, value) for name, one in document.fields.items() for value in values_of(one)}
@@ -101,7 +101,9 @@ class PassageWriter:
         """Adds a chunk of the document that was begun last."""
         self.n_chunks += 1
         document = self._document
-        passage = Passage(self.n_chunks, key_of(chunk), document.source, document.title, document.fields, chunk)
+        passage = Passage(
+            self.n_chunks, key_of(chunk, self._plain), document.source, document.title, document.fields, chunk
+        )
         headings = json.dumps(chunk.headings, ensure_ascii=False)
         row = (
             passage.number, passage.key, self._number, chunk.start, chunk.end, chunk.page, headings, chunk.text,

@@ -79,3 +79,16 @@ def values_of(value: Any) -> set[str]:
     if isinstance(value, list | tuple):
         return set().union(*map(values_of, value)) if value else set()
     return {str(value).lower() if isinstance(value, bool) else str(value)}
+
+
+def tags(fields: Fields) -> list[str]:
+    """A row's fields as `name=value`, sorted: how stores with one list of keywords filter."""
+    return sorted(f"{name}={value}" for name, one in fields.items() for value in values_of(one))
+
+
+def wanted_tags(filters: Filters) -> list[list[str]]:
+    """Per filtered field, the tags of which a row must have one."""
+    return [
+        [f"{name}={value}" for value in ([wanted] if isinstance(wanted, str) else wanted)]
+        for name, wanted in filters.items()
+    ]
