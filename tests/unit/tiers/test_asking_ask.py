@@ -77,9 +77,11 @@ def test_one_row_that_the_upstream_refuses_does_not_cost_the_others() -> None:
 
 
 def test_an_upstream_that_refuses_every_request_is_an_error_not_a_list_of_refused_rows() -> None:
-    for batch in (1, 3):
+    for batch, sizes in ((1, [1]), (3, [3, 1, 1, 1])):
+        engine = WrittenEngine(reply=lambda text: blamed())
         with pytest.raises(EngineError, match="not accepted"):
-            ask(WrittenEngine(reply=lambda text: blamed()), classify_task(), ROWS, batch=batch)
+            ask(engine, classify_task(), ROWS, batch=batch)
+        assert engine.sizes == sizes
 
 
 @pytest.mark.parametrize("error", [blamed(500), blamed(401), BudgetReached("used up", remedy="raise it")])

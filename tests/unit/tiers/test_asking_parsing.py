@@ -176,6 +176,14 @@ def test_entities_out_of_order_are_found_from_the_beginning() -> None:
     assert parsed == Parsed(["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"])
 
 
+def test_an_entity_is_looked_for_behind_the_one_before_it_and_never_over_another() -> None:
+    tokens = ["York", "saw", "Bob", "York"]
+    parsed = parse_entities(listed(("PER", "Bob"), ("LOC", "York")), tokens, TAGS)
+    assert parsed == Parsed(["O", "O", "B-PER", "B-LOC"])
+    again = parse_entities(listed(("PER", "Bob York"), ("LOC", "York"), ("LOC", "York")), tokens, TAGS)
+    assert again == Parsed(["B-LOC", "O", "B-PER", "I-PER"], "unmatched")
+
+
 def test_entities_stand_on_whole_tokens() -> None:
     assert parse_entities(listed(("LOC", "cat")), ["catalogue"], TAGS) == Parsed(["O"], "unmatched")
 
