@@ -39,6 +39,7 @@ STAGES: dict[str, str] = {
     "tune.classify": "nacre.tiers.tune.stages:classify",
     "tune.images": "nacre.tiers.tune.stages:images",
     "tune.seq2seq": "nacre.tiers.tune.stages:seq2seq",
+    "tune.solve": "nacre.tiers.tune.stages:solve",
     "tune.tag": "nacre.tiers.tune.stages:tag",
 }
 

@@ -17,7 +17,7 @@ import torch
 from nacre.data.read import read
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError, ConfigError, DataError
-from nacre.kernel import hf
+from nacre.kernel import hf, lora, peft
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
@@ -29,6 +29,7 @@ from nacre.train.objectives.config import Balance
 from nacre.train.order import seed_of
 from nacre.train.sampling import balanced_indexes
 
+ADAPTER = "adapter"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -92,6 +93,7 @@ def load_tokenizer(work: Work) -> Tokenizer:
 def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, work: Work) -> dict[str, Scalar]:
     """Trains `kernel` on `rows` and writes it into `work.out`; returns the step's metrics.
 
+    A kernel with adapters is written merged, and the adapters beside it in `adapter/`, in PEFT's format.
     What the objective dropped, cut or noted is reported and written to `training.json` beside the weights.
     """
     objective.check(kernel)
@@ -118,7 +120,7 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
         device=work.device,
     )
     work.spent(tokens=result.tokens, flops=result.flops)
-    hf.save(kernel.cpu(), work.out)
+    _save(kernel.cpu(), work.out)
     history = {"examples": len(examples), "validation_examples": len(valid), "rows": told, "history": result.history}
     write_atomic(work.out / "training.json", json.dumps(history, ensure_ascii=False, indent=1).encode())
     metrics: dict[str, Scalar] = {"steps": result.steps, "examples": len(examples), "stopped": result.stopped_because}
@@ -129,6 +131,13 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
     if result.seconds > 0:
         metrics["tokens_per_s"] = round(result.tokens / result.seconds)
     return metrics
+
+
+def _save(kernel: Kernel, out: Path) -> None:
+    if lora.adapters(kernel):
+        peft.save(kernel, out / ADAPTER)
+        lora.fold(kernel)
+    hf.save(kernel, out)
 
 
 def keep_tokenizer(tokenizer: Tokenizer, out: Path, source: Path | None) -> None:

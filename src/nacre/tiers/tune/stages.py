@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from nacre.errors import ConfigError
+from nacre.kernel.lora_config import LoraConfig
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
+from nacre.tiers.tune.effort import METHODS, Method
 from nacre.train.config import TrainConfig
 from nacre.train.objectives.config import Balance, CausalConfig, ClassifyConfig, ImageConfig, Seq2SeqConfig, TagConfig
 
@@ -20,13 +24,15 @@ _TUNED = {
 
 @dataclass(frozen=True)
 class TuneClassifyConfig:
-    """`pooling`: how token states become one. `balance`: how often rows of rare classes are seen."""
+    """`pooling`: how token states become one. `balance`: how often rows of rare classes are seen. `lora`: train
+    low-rank adapters and the head instead of all weights; the model is written merged, the adapters in `adapter/`."""
 
     objective: ClassifyConfig = field(default_factory=ClassifyConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     pooling: Literal["mean", "cls", "last"] = "mean"
     balance: Balance = "none"
     limit: int | None = None  # training rows
+    lora: LoraConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class TuneTagConfig:
     objective: TagConfig = field(default_factory=TagConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
+    lora: LoraConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class TuneSeq2SeqConfig:
     objective: Seq2SeqConfig = field(default_factory=Seq2SeqConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
+    lora: LoraConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class TuneCausalConfig:
     objective: CausalConfig = field(default_factory=lambda: CausalConfig(packing="none"))
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
+    lora: LoraConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def seq2seq(config: TuneSeq2SeqConfig, work: Work) -> Mapping[str, Scalar]:
     """An encoder-decoder fine-tuned to write a target for a source."""
     from nacre.tiers.tune.worker import tune_text
 
-    return tune_text("seq2seq", config.objective, config.train, config.limit, work)
+    return tune_text("seq2seq", config, work)
 
 
 @stage("tune.causal", produces="model", inputs=_TUNED)
@@ -87,7 +96,7 @@ def causal(config: TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     """A decoder fine-tuned on texts, or on targets that follow sources."""
     from nacre.tiers.tune.worker import tune_text
 
-    return tune_text("causal", config.objective, config.train, config.limit, work)
+    return tune_text("causal", config, work)
 
 
 @stage("tune.images", produces="model", inputs={key: _TUNED[key] for key in ("model", "data")})
@@ -96,3 +105,66 @@ def images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     from nacre.tiers.tune.worker import tune_images
 
     return tune_images(config, work)
+
+
+@dataclass(frozen=True)
+class SolveConfig:
+    """How a task is solved on a given model.
+
+    `effort` resolves to operations, methods and learning rates (see `effort.py`); `flops` says the operations outright.
+    Methods: `frozen` leaves the body as it is (a logistic regression over its embeddings, or these alone to rank by),
+    `lora` trains low-rank adapters, `full` everything; by default those of the effort. `learning_rates` are of `full`,
+    `lora_rates` of `lora`. `search`: the share of the operations that goes into choosing between them, by successive
+    halving on parts of the rows. `epochs` of the run that follows; `max_steps` cuts every run. `patience`: evaluations,
+    two an epoch, without improvement before a run stops. `context`: tokens of a text, and of a document to rank.
+    """
+
+    effort: Literal["quick", "normal", "thorough"] = "quick"
+    flops: float | None = None
+    methods: tuple[Method, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+    lora_rates: tuple[float, ...] = ()
+    search: float | None = None
+    epochs: float | None = None
+    max_steps: int | None = None
+    batch_size: int = 32
+    patience: int = 3
+    context: int = 256
+    target_context: int = 128
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 32.0, 0.05, ("attention.*", "cross.*", "ffn.*")))
+
+    def __post_init__(self) -> None:
+        for name in ("flops", "epochs", "max_steps", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value}", remedy="give a number above 0")
+        if self.search is not None and not 0 <= self.search < 1:
+            raise ConfigError(f"search is {self.search}", remedy="give a share from 0 (none) up to, not including, 1")
+        if any(not 0 < rate < float("inf") for rate in (*self.learning_rates, *self.lora_rates)):
+            raise ConfigError("a learning rate is not above 0", remedy="give rates such as 2.0e-4")
+
+
+def _check_solve(config: SolveConfig, inputs: Mapping[str, Path]) -> None:
+    if "task" not in inputs:
+        return
+    from nacre.tiers.task import load
+
+    kind = load(inputs["task"]).kind
+    for method in config.methods:
+        if method not in METHODS[kind]:
+            raise ConfigError(
+                f"a task of the kind {kind} is not solved by {method!r}", remedy=f"one of: {', '.join(METHODS[kind])}"
+            )
+
+
+@stage(
+    "tune.solve",
+    produces="rung",
+    inputs={"task": Input("dataset", "trained_on"), "base": Input("model", "finetuned_from")},
+    check=_check_solve,
+)
+def solve(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
+    """A task solved by a given model, tuned as validation shows best."""
+    from nacre.tiers.tune.solve import solve_task
+
+    return solve_task(config, work)

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.errors import CheckpointError
+from nacre.kernel import lora
+from nacre.kernel.lora_config import LoraConfig
 from nacre.kernel.model import Kernel
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, fit, keep_tokenizer, labels_of, load_kernel, load_tokenizer, rows_of
-from nacre.tiers.tune.stages import TuneClassifyConfig, TuneImagesConfig, TuneTagConfig
+from nacre.tiers.tune.stages import (
+    TuneCausalConfig,
+    TuneClassifyConfig,
+    TuneImagesConfig,
+    TuneSeq2SeqConfig,
+    TuneTagConfig,
+)
 from nacre.train import objective as objectives
-from nacre.train.config import TrainConfig
+from nacre.train.order import generator_of
 
 
 def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
@@ -20,6 +28,7 @@ def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("classify", labels=labels, pooling=config.pooling)
     objective = objectives.load("classify")(load_tokenizer(work), labels, config.objective)
+    adapt(kernel, config.lora, work)
     return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
 
 
@@ -28,10 +37,11 @@ def tune_tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("tag", labels=labels)
     objective = objectives.load("tag")(load_tokenizer(work), labels, config.objective)
+    adapt(kernel, config.lora, work)
     return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
 
-def tune_text(name: str, how: Any, config: TrainConfig, limit: int | None, work: Work) -> Mapping[str, Scalar]:
+def tune_text(name: str, config: TuneSeq2SeqConfig | TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     """A kernel tuned to write text: objective `seq2seq` or `causal`, both under the language-model head."""
     kernel = load_kernel(work.inputs["model"], work)
     if kernel.config.head != "lm":
@@ -39,7 +49,9 @@ def tune_text(name: str, how: Any, config: TrainConfig, limit: int | None, work:
             f"{work.inputs['model']} has the head {kernel.config.head!r} and cannot write text",
             remedy="give a decoder or encoder-decoder with its language-model head",
         )
-    return _tuned(kernel, objectives.load(name)(load_tokenizer(work), how), Fit(config, limit=limit), work)
+    objective = objectives.load(name)(load_tokenizer(work), config.objective)
+    adapt(kernel, config.lora, work)
+    return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
 
 def tune_images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
@@ -50,6 +62,14 @@ def tune_images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     objective = objectives.load("classify_image")(labels, config.objective)
     rows = rows_of(work.inputs["data"], config.limit)
     return fit(kernel, objective, rows, Fit(config.train, balance=config.balance), work)
+
+
+def adapt(kernel: Kernel, config: LoraConfig | None, work: Work) -> int:
+    """Attaches adapters where there is a config for them; the number of parameters that are trained then."""
+    if config is not None:
+        names = lora.attach(kernel, config, generator_of("lora", work.seed))
+        work.progress.note("adapters", matrices=len(names), rank=config.rank)
+    return sum(one.numel() for one in kernel.parameters() if one.requires_grad)
 
 
 def _tuned(kernel: Kernel, objective: Any, how: Fit, work: Work) -> Mapping[str, Scalar]:
