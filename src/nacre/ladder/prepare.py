@@ -55,7 +55,7 @@ def prepared(config: TaskConfig, inputs: Mapping[str, Path], n_samples: int = 0)
     rows = _without_overlaps(config, rows, tally)
     full_test = rows["test"]
     rows = {name: _limited(_shuffled(some, config.splits.seed), name, config, report) for name, some in rows.items()}
-    found = _counts(tally)
+    found = _counts(tally, config)
     _judge(config, rows, report)
     if config.kind == "rank":
         _check_relevant(rows, corpus)
@@ -137,7 +137,7 @@ def _highest(clusters: Clusters, ranks: np.ndarray[Any, np.dtype[np.int8]]) -> l
     return reached
 
 
-def _counts(tally: Step) -> dict[str, int]:
+def _counts(tally: Step, config: TaskConfig) -> dict[str, int]:
     """What was found between and within splits, by names that fit a record's metrics."""
 
     def total(*starts: str) -> int:
@@ -151,7 +151,10 @@ def _counts(tally: Step) -> dict[str, int]:
         "near_duplicates": total("train row that resembles", "valid row that resembles"),
         "train_duplicates": total("duplicate within train"),
         "test_duplicates": total("duplicate within test"),
-        "conflicting": total("same text with another answer"),
+        # Two translations of a sentence are no contradiction; two labels of a text are.
+        "conflicting" if config.kind in ("classify", "tag") else "several_answers": total(
+            "same text with another answer"
+        ),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,7 +167,7 @@ def _softmax(raw: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Choice:
-    """What fitting chose, and the validation accuracy of every candidate (empty without validation rows)."""
+    """What fitting chose, and the validation figure of every candidate (empty without validation rows)."""
 
     model: Linear
     validation: dict[float, float]
@@ -193,8 +193,16 @@ class Search:
     seed: int = 0
 
 
-def fit(train: Examples, valid: Examples, search: Search) -> Choice:
-    """The candidate C with the best validation accuracy, the smallest among equals; without validation rows C = 1.
+Measure = Callable[[Sequence[str], Sequence[str]], float]
+
+
+def accuracy(true: Sequence[str], predicted: Sequence[str]) -> float:
+    """The share of labels that are right."""
+    return sum(one == other for one, other in zip(true, predicted, strict=True)) / len(true)
+
+
+def fit(train: Examples, valid: Examples, search: Search, measure: Measure = accuracy) -> Choice:
+    """The candidate C with the best validation figure, the smallest among equals; without validation rows C = 1.
 
     Raises DataError when the training rows have one class only.
     """
@@ -207,11 +215,11 @@ def fit(train: Examples, valid: Examples, search: Search) -> Choice:
     fitting = _Fitting(train, names, search)
     if not valid.texts:
         return Choice(fitting.model(1.0), {})
-    held_out, right = fitting.space.features(valid.texts), np.array(valid.labels)
+    held_out = fitting.space.features(valid.texts)
     tried = {}
     for c in sorted(search.candidates):
-        guesses = np.array(names)[fitting.model(c).decide(held_out).argmax(axis=1)]
-        tried[c] = float((guesses == right).mean())
+        guesses = fitting.model(c).decide(held_out).argmax(axis=1)
+        tried[c] = measure(valid.labels, [names[index] for index in guesses])
     best = max(tried, key=lambda c: (tried[c], -c))
     if search.refit:
         known = [i for i, label in enumerate(valid.labels) if label in set(names)]

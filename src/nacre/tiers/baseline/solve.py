@@ -71,12 +71,12 @@ def _classify(task: Task, config: SolveConfig, work: Work) -> Solved:
     grams = Grams(units_of(train.texts) if choice.units == "auto" else choice.units)
     work.progress.note("n-grams", units=grams.units)
     search = Search(grams, "svm", choice.candidates, choice.max_features, config.refit, work.seed)
-    found = fit(train, examples(task.valid), search)
+    found = fit(train, examples(task.valid), search, lambda _, guesses: task.quality.judge(task.valid, guesses).score)
     found.model.save(work.out)
     return Solved(
         solver=f"TF-IDF ({'words and characters' if grams.units == 'both' else grams.units}) + linear SVM",
         chosen=f"C={found.model.c:g}",
-        variants={f"C={c:g}": accuracy for c, accuracy in found.validation.items()},
+        variants={f"C={c:g}": figure for c, figure in found.validation.items()},
         weights=found.model.weights.size + found.model.bias.size,
         how={"solver": "linear"},
     )

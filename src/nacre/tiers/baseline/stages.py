@@ -74,9 +74,9 @@ class TagChoice:
     token its commonest tag, and is never taken unless it is asked for."""
 
     solver: Literal["crf", "majority"] = "crf"
-    c1: tuple[float, ...] = (0.0, 0.1)
+    c1: tuple[float, ...] = (0.1,)
     c2: tuple[float, ...] = (0.01, 0.1)
-    iterations: int = 80
+    iterations: int = 60
 
     def __post_init__(self) -> None:
         if not self.c1 or not self.c2 or min(*self.c1, *self.c2) < 0 or self.iterations < 1:
