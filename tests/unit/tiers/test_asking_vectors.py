@@ -40,6 +40,7 @@ def test_the_nearest_label_answers_and_length_does_not_matter() -> None:
         answers = similarity(engine(), classify_task(), rows, named, batch=batch)
         assert [one.value for one in answers] == ["east", "north", "west"]
         assert total_usage(one.usage for one in answers).prompt_tokens == 3
+        assert [row for row, one in enumerate(answers) if one.usage.requests] == list(range(0, 3, batch))
     assert answers[0].served_by == "written-1"
     assert next(iter(answers[0].scores)) == "east"
     assert sum(answers[0].scores.values()) == pytest.approx(1)
