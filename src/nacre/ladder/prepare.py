@@ -25,7 +25,9 @@ from nacre.errors import DataError
 from nacre.ladder.stages import TaskConfig
 from nacre.ladder.task_rows import answers_of, read_corpus, read_rows
 from nacre.lifecycle.prepare.pipeline import without_paths
+from nacre.lifecycle.prepare.sources import source_files
 from nacre.metrics.entities import split_tag
+from nacre.metrics.quality import Kind
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.task import TASK_FILE, text_of
@@ -62,7 +64,7 @@ def prepared(config: TaskConfig, inputs: Mapping[str, Path], n_samples: int = 0)
     labels = _labels(config, rows, found, report)
     unlabelled = None
     if "unlabelled" in inputs:
-        unlabelled = _clean_unlabelled(config, inputs["unlabelled"], full_test, report)
+        unlabelled = _clean(read(inputs["unlabelled"], report=report), config.kind, full_test, report)
         found["unlabelled_removed"] = report.step("decontaminate").rows_dropped
     found["empty"] = report.step("check").rows_dropped
     return Prepared(rows, corpus, unlabelled, labels, report, found)
@@ -94,6 +96,19 @@ def write_test(config: TaskConfig, work: Work) -> dict[str, Scalar]:
     write_jsonl(work.out / "test.jsonl", task.rows["test"])
     write_json(work.out / "report.json", _report(config, task, work, SPLITS))
     return _metrics(task)
+
+
+def write_corpus(kind: Kind, work: Work) -> dict[str, Scalar]:
+    """`train.jsonl` of a corpus's texts without the test texts; files named valid or test are nobody's to learn from."""
+    report = DropReport(0)
+    files = [file.path for file in source_files(work.inputs["corpus"]) if file.split in (None, "train")]
+    test = read(work.inputs["test"] / "test.jsonl")
+    rows = _clean((row for file in files for row in read(file, report=report)), kind, test, report)
+    write_jsonl(work.out / "train.jsonl", rows)
+    removed = report.step("decontaminate").rows_dropped
+    plain = {"task": "text", "rows": {"train": len(rows)}, "dropped": report.to_dict()}
+    write_json(work.out / "report.json", without_paths(plain, work.inputs))
+    return {"train_rows": len(rows), "removed_test_texts": removed}
 
 
 def _without_overlaps(config: TaskConfig, rows: dict[str, list[Row]], tally: Step) -> dict[str, list[Row]]:
@@ -249,13 +264,13 @@ def _noted(tally: Step, what: str) -> int:
     return event.count if event else 0
 
 
-def _clean_unlabelled(config: TaskConfig, path: Path, test: Sequence[Row], report: DropReport) -> list[Row]:
-    """Texts that hold no test text, neither as a whole nor a long run of it."""
-    index = TestIndex({"test": [{"text": text_of(row, config.kind)} for row in test]}, DecontaminateConfig())
-    rows = [{"text": content(row)} for row in read(path, report=report)]
+def _clean(texts: Iterable[Row], kind: Kind, test: Iterable[Row], report: DropReport) -> list[Row]:
+    """Texts that hold no test text, neither as a whole nor a long run of it. Raises DataError where none is left."""
+    index = TestIndex({"test": [{"text": text_of(row, kind)} for row in test]}, DecontaminateConfig())
+    rows = [{"text": content(row)} for row in texts]
     kept = list(decontaminate([row for row in rows if row["text"].strip()], index, report))
     if not kept:
-        raise DataError(f"{path}: every unlabelled text holds a test text", remedy="give other texts")
+        raise DataError("every text of the corpus is empty or holds a test text", remedy="give other texts")
     return kept
 
 

@@ -162,3 +162,22 @@ def test(config: TaskConfig, work: Work) -> Mapping[str, Scalar]:
     from nacre.ladder.prepare import write_test
 
     return write_test(config, work)
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """The kind of the task whose test rows are taken out of a corpus."""
+
+    kind: Kind
+
+
+@stage(
+    "task.corpus",
+    produces="dataset",
+    inputs={"corpus": Input("dataset", "made_from"), "test": Input("dataset", "evaluated_on")},
+)
+def corpus(config: CorpusConfig, work: Work) -> Mapping[str, Scalar]:
+    """Makes of a corpus what a tier may pretrain on: its texts without those that hold a test text of the task."""
+    from nacre.ladder.prepare import write_corpus
+
+    return write_corpus(config.kind, work)

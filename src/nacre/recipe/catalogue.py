@@ -30,6 +30,7 @@ STAGES: dict[str, str] = {
     "pretrain.solve": "nacre.tiers.pretrain.stages:solve",
     "pretrain.span": "nacre.tiers.pretrain.stages:span",
     "relay.solve": "nacre.tiers.relay.stages:solve",
+    "task.corpus": "nacre.ladder.stages:corpus",
     "task.prepare": "nacre.ladder.stages:prepare",
     "task.test": "nacre.ladder.stages:test",
     "prompt.optimise": "nacre.tiers.prompt.stages:optimise",
