@@ -115,7 +115,7 @@ def _engine(case: _Case, part: str) -> Holding:
 def _data(case: _Case) -> Holding:
     if case.said("data") == "none":
         return Holding("none")
-    sources = list(dict.fromkeys(_raw_data(case.node)))
+    sources = list({one.ref: one for one in _raw_data(case.node)}.values())
     foreign = [one for one in sources if one.origin or one.licence or one.ref.startswith("data:")]
     if foreign:
         licences = list(dict.fromkeys(one.licence for one in foreign if one.licence))

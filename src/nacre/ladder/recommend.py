@@ -48,12 +48,18 @@ def recommend(rows: Sequence[Row], asked: Asked) -> Recommendation:
     words = Words(asked.language)
     known = [row for row in rows if row.ok]
     if not known:
-        return Recommendation(None, None, words("why_nothing"), tuple(_unmeasured(rows, words)))
+        said = (words("head_nothing"), words("why_nothing"))
+        return _recommendation(None, said, tuple(_unmeasured(rows, words)), words)
     order = by_cost(known)
     best = _best(known)
     chosen = next(row for row in order if good_enough(row, best, asked.margin))
     scene = _Scene(tuple(rows), tuple(order), best, chosen, asked, words)
-    return Recommendation(chosen.tier, chosen.name, _why(scene), tuple(_would_change(scene)))
+    return _recommendation(chosen, _why(scene), tuple(_would_change(scene)), words)
+
+
+def _recommendation(row: Row | None, said: tuple[str, str], changes: tuple[str, ...], words: Words) -> Recommendation:
+    tier, name = (None, None) if row is None else (row.tier, row.name)
+    return Recommendation(tier, name, words("gap").join(said), changes, said[0])
 
 
 def by_cost(rows: Sequence[Row]) -> list[Row]:
@@ -116,7 +122,8 @@ def _cost(row: Row) -> float:
     return math.inf if row.cost_per_1k is None else row.cost_per_1k
 
 
-def _why(scene: _Scene) -> str:
+def _why(scene: _Scene) -> tuple[str, str]:
+    """The headline, and the sentences after it."""
     words, row, best = scene.words, scene.chosen, scene.best
     costs_known = any(one.cost_per_1k is not None for one in scene.order)
     values: dict[str, object] = {
@@ -130,9 +137,11 @@ def _why(scene: _Scene) -> str:
         "cheapest": words("cheapest" if costs_known else "thinnest"),
     }
     if len(scene.order) == 1:
-        return words("why_alone", **values | {"tier": scene.tier(row)})
+        return words("head_alone", tier=scene.tier(row)), words("why_alone", **values)
     if row is best:
-        return words("why_best_and_first" if scene.order[0] is row else "why_best", **values)
+        if scene.order[0] is row:
+            return words("head_enough", **values), words("why_best_and_first", **values)
+        return words("head_best", tier=scene.tier(row)), words("why_best", **values)
     gap = row.vs_best
     assert gap is not None  # every row beside the best has one
     values |= {
@@ -145,8 +154,10 @@ def _why(scene: _Scene) -> str:
         "n": f"{gap.examples:,}",
         "margin": f"{100 * scene.asked.margin:.3g}",
     }
-    said = words("why_enough" if gap.high >= 0 else "why_margin", **values)
-    return f"{words('why_baseline')}{words('gap')}{said}" if row.tier == 0 else said
+    how = "enough" if gap.high >= 0 else "margin"
+    said = words(f"why_{how}", **values)
+    plain = words("gap") + words("why_baseline") if row.tier == 0 else ""
+    return words(f"head_{how}", **values), said + plain
 
 
 def _would_change(scene: _Scene) -> Iterator[str]:
@@ -206,7 +217,9 @@ def _other_prices(scene: _Scene) -> Iterator[str]:
             cost = scene.money(row.cost_per_1k)
             yield scene.words("change_price", tier=scene.begin(row), under=under, cost=cost)
     unknown = [scene.tier(row) for row in sorted(scene.order, key=lambda row: row.tier) if row.cost_per_1k is None]
-    if unknown:
+    if len(unknown) == len(scene.order) > 1:
+        yield scene.words("change_no_cost")
+    elif unknown and len(scene.order) > 1:
         yield scene.words("change_unknown_cost", tiers=scene.words.listed(unknown))
 
 

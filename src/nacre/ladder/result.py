@@ -116,13 +116,14 @@ class Row:
 class Recommendation:
     """The tier that is enough; `name` and `tier` are None where nothing could be measured.
 
-    `why` is a sentence or two; `would_change` lists what would lead to another answer, each a sentence.
+    `why` is a few sentences, `headline` the first of them; `would_change` lists what would lead to another answer.
     """
 
     tier: int | None
     name: str | None
     why: str
     would_change: tuple[str, ...] = ()
+    headline: str = ""
 
 
 @dataclass(frozen=True)

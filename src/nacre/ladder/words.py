@@ -15,43 +15,45 @@ from nacre.tiers.rung import TIERS
 
 SENTENCES: Mapping[str, tuple[str, str]] = {
     # the recommendation
+    "head_nothing": ("No tier could be measured.", "没有任何一层测出结果。"),
+    "head_alone": ("Only {tier} was measured.", "只有{tier}测出了结果。"),
+    "head_enough": ("{tier} is enough.", "{tier}就够了。"),
+    "head_margin": ("{tier} is enough, within {margin} points.", "在 {margin} 个百分点的容差内，{tier}就够了。"),
+    "head_best": ("The task needs {tier}.", "这项任务需要{tier}。"),
     "why_nothing": (
-        "No tier could be measured, so none is recommended; every row says why.",
-        "没有任何一层测出结果，因此不作推荐；各行写明了原因。",
+        "So none is recommended; every row says why.",
+        "因此不作推荐；各行写明了原因。",
     ),
     "why_alone": (
-        "Only {tier} was measured: {metric} {score} ({interval}) on {n} test examples. "
-        "There is nothing to compare it with, so this is a result and not a choice.",
-        "只有{tier}测出了结果：在 {n} 个测试样本上{metric} {score}（{interval}）。"
-        "没有可比较的对象，因此这只是一个结果，不是选择。",
+        "{metric}: {score} ({interval}) on {n} test examples. There is nothing to compare it with: this is a result "
+        "and not a choice.",
+        "在 {n} 个测试样本上{metric}为 {score}（{interval}）。没有可比较的对象：这是一个结果，不是选择。",
     ),
     "why_best": (
-        "{tier} is what the task needs: its {metric} of {score} ({interval}) is the highest of {tiers} tiers on "
-        "{n} test examples, and every {cheaper} tier is measurably worse.",
-        "这项任务需要{tier}：在 {n} 个测试样本上，它的{metric} {score}（{interval}），"
-        "是 {tiers} 层中最高的，而更{cheaper}的各层都明显更差。",
+        "Its {metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and every "
+        "{cheaper} tier is measurably worse.",
+        "在 {n} 个测试样本上，它的{metric}为 {score}（{interval}），是 {tiers} 层中最高的，"
+        "而更{cheaper}的各层都明显更差。",
     ),
     "why_best_and_first": (
-        "{tier} is enough: its {metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, "
-        "and no tier is {cheaper}.",
-        "{tier}就够了：在 {n} 个测试样本上，它的{metric} {score}（{interval}），"
-        "是 {tiers} 层中最高的，也没有更{cheaper}的层。",
+        "Its {metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and no tier is "
+        "{cheaper}.",
+        "在 {n} 个测试样本上，它的{metric}为 {score}（{interval}），是 {tiers} 层中最高的，也没有更{cheaper}的层。",
     ),
     "why_enough": (
-        "{tier} is enough: it is the {cheapest} tier that is not shown to be worse than the best, {best}. "
-        "{metric}: {score} ({interval}) against {best_score}; the difference is {difference} points "
-        "({low} to {high}, {p}) on the same {n} test examples.",
-        "{tier}就够了：在没有被证明差于最佳的{best}的各层中，它最{cheapest}。"
-        "{metric} {score}（{interval}），最佳层为 {best_score}；在同样的 {n} 个测试样本上，"
-        "差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
+        "It is the {cheapest} tier that is not shown to be worse than the best, {best}. {metric}: {score} ({interval}) "
+        "against {best_score}; the difference is {difference} points ({low} to {high}, {p}) on the same {n} test "
+        "examples.",
+        "在没有被证明差于最佳的{best}的各层中，它最{cheapest}。"
+        "{metric}为 {score}（{interval}），最佳层为 {best_score}；"
+        "在同样的 {n} 个测试样本上，差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
     ),
     "why_margin": (
-        "{tier} is enough at the stated margin of {margin} points: it is the {cheapest} tier whose shortfall is no "
-        "more. {metric}: {score} ({interval}) against {best_score} of {best}; the difference is {difference} points "
-        "({low} to {high}, {p}) on the same {n} test examples.",
-        "按所定的 {margin} 个百分点的容差，{tier}就够了：在差距不超过容差的各层中，它最{cheapest}。"
-        "{metric} {score}（{interval}），{best}为 {best_score}；在同样的 {n} 个测试样本上，"
-        "差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
+        "It is the {cheapest} tier whose shortfall is no more than that. {metric}: {score} ({interval}) against "
+        "{best_score} of the best, {best}; the difference is {difference} points ({low} to {high}, {p}) on the same "
+        "{n} test examples.",
+        "在差距不超过容差的各层中，它最{cheapest}。{metric}为 {score}（{interval}），最佳的{best}为 {best_score}；"
+        "在同样的 {n} 个测试样本上，差距为 {difference} 个百分点（{low} 至 {high}，{p}）。",
     ),
     "why_baseline": (
         "Nothing here shows that a language model is needed.",
@@ -94,6 +96,10 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "Not known: what 1,000 requests cost with {tiers}. Such tiers are ordered by thickness; with prices in the "
         "task file the order may change.",
         "费用未知：{tiers}。这些层按厚薄排序；在任务文件中给出价格后，顺序可能改变。",
+    ),
+    "change_no_cost": (
+        "No cost is known, so the thinnest tier comes first. With prices in the task file the cheapest would.",
+        "各层费用均未知，因此较薄者在前。在任务文件中给出价格后，将以便宜者为先。",
     ),
     "change_holm": (
         "{tier} is worse by its own interval, but not after correction for all the comparisons ({p}): "

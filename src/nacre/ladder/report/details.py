@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from nacre.ladder.report import figures
@@ -21,6 +22,7 @@ def between(result: LadderResult, words: Words) -> str:
         return ""
     matrix = _matrix(result, words)
     shown = [pair for pair in result.between if _is_told(pair, result) and (pair.fixes or pair.breaks)]
+    shown.sort(key=lambda pair: not _decides(pair, result))
     blocks = "".join(_told(pair, result, words, opened=index == 0) for index, pair in enumerate(shown))
     return f'<p class="lead">{text(words("about_between"))}</p>{matrix}{blocks}'
 
@@ -51,13 +53,16 @@ def _cell(pair: Between | None, words: Words) -> str:
     )
 
 
-def _is_told(pair: Between, result: LadderResult) -> bool:
-    """Neighbours on the ladder, and the recommended tier beside the best."""
-    names = [row.name for row in result.rows if row.ok]
-    near = pair.thinner in names and names.index(pair.thinner) + 1 < len(names)
+def _decides(pair: Between, result: LadderResult) -> bool:
+    """The recommended tier beside the best."""
     best = next((row.vs_best.best for row in result.rows if row.vs_best), None)
-    decides = {pair.thinner, pair.thicker} == {result.recommended.name, best}
-    return decides or (near and names[names.index(pair.thinner) + 1] == pair.thicker)
+    return {pair.thinner, pair.thicker} == {result.recommended.name, best}
+
+
+def _is_told(pair: Between, result: LadderResult) -> bool:
+    """Neighbours on the ladder, and the pair that decides."""
+    names = [row.name for row in result.rows if row.ok]
+    return _decides(pair, result) or (pair.thinner, pair.thicker) in pairwise(names)
 
 
 def _told(pair: Between, result: LadderResult, words: Words, *, opened: bool) -> str:

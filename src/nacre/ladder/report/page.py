@@ -52,7 +52,7 @@ def render(result: LadderResult, choices: Mapping[str, Any] | None = None) -> st
         language="zh-CN" if words.language == "zh" else "en",
         title=text(result.task),
         kind=text(words("ladder_report")),
-        verdict=text(result.recommended.why),
+        verdict=sections.verdict(result),
         contents=text(words("contents")),
         links=links,
         notes=sections.cards(result, words) + sections.changes(result, words),

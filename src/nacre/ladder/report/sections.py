@@ -12,6 +12,13 @@ from nacre.lifecycle.evaluate.markup import figure, text
 _NO = "–"
 
 
+def verdict(result: LadderResult) -> str:
+    """The headline, and in smaller letters what it rests on."""
+    why, headline = result.recommended.why, result.recommended.headline
+    rest = why.removeprefix(headline).strip()
+    return f"<strong>{text(headline)}</strong> <span>{text(rest)}</span>" if headline else text(why)
+
+
 def cards(result: LadderResult, words: Words) -> str:
     """The recommended tier in four figures; nothing where none is recommended."""
     row = result.row(result.recommended.name)
