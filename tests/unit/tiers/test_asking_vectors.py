@@ -51,6 +51,9 @@ def test_passages_are_ranked_by_nearness_and_ties_keep_the_order_of_the_corpus()
     named = corpus_vectors(engine(), corpus)
     (answer,) = rank_by_vectors(engine(), rank_task(), [{"query": "diagonal"}], named, top=3)
     assert answer.value == ["diagonal", "up", "right"]
+    many = NamedVectors(tuple(map(str, range(200))), np.tile(np.float32([[1, 0]]), (200, 1)))
+    (answer,) = rank_by_vectors(engine(), rank_task(), [{"query": "right"}], many)
+    assert answer.value == [str(number) for number in range(100)]
 
 
 def test_vectors_are_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -36,25 +36,26 @@ def relay_solve(config: RelayConfig, work: Work) -> Mapping[str, Scalar]:
         named.save(work.out / VECTORS_FILE)
     if task.kind == "rank" and way == "chat":
         write_jsonl(work.out / CORPUS_FILE, ({"id": row["id"], "text": row["text"]} for row in task.corpus))
-    write_manifest(
-        work.out,
-        Manifest(
-            tier="relay",
-            solver=f"{name}: {in_words(way, task.kind)}",
-            task=task.name,
-            kind=task.kind,
-            language=task.language,
-            labels=task.labels,
-            owns=OWNS,
-            how={"task": keep_task(task), "config": plain(config)},
-        ),
-    )
+    write_manifest(work.out, _manifest(task, config, f"{name}: {in_words(way, task.kind)}"))
     figures: dict[str, Scalar] = {"way": way, "engine": name, "served_by": first.served_by}
     if first.problem is not None:
         figures["first_answer"] = first.problem
     if named is not None:
         figures |= {"vectors": len(named.names), "truncated_texts": named.truncated}
     return figures
+
+
+def _manifest(task: Task, config: RelayConfig, solver: str) -> Manifest:
+    return Manifest(
+        tier="relay",
+        solver=solver,
+        task=task.name,
+        kind=task.kind,
+        language=task.language,
+        labels=task.labels,
+        owns=OWNS,
+        how={"task": keep_task(task), "config": plain(config)},
+    )
 
 
 def _vectors(engine: Engine, task: Task, config: RelayConfig) -> NamedVectors | None:
