@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nacre.errors import ConfigError, closest
-from nacre.metrics.quality import Kind
 from nacre.recipe.scaling import Shape
+
+if TYPE_CHECKING:
+    from nacre.metrics.quality import Kind
 
 
 @dataclass(frozen=True)
