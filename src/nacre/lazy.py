@@ -24,6 +24,9 @@ EXTRAS: dict[str, str] = {
     "transformers": "transformers",
     "jinja2": "prompt",
     "urllib3": "engine",
+    "pypdf": "retrieval",
+    "qdrant_edge": "retrieval",
+    "qdrant_client": "qdrant",
 }
 
 

@@ -31,6 +31,8 @@ STAGES: dict[str, str] = {
     "pretrain.span": "nacre.tiers.pretrain.stages:span",
     "relay.solve": "nacre.tiers.relay.stages:solve",
     "task.corpus": "nacre.ladder.stages:corpus",
+    "retrieval.index": "nacre.tiers.retrieval.stages:index",
+    "retrieval.solve": "nacre.tiers.retrieval.stages:solve",
     "task.prepare": "nacre.ladder.stages:prepare",
     "task.test": "nacre.ladder.stages:test",
     "prompt.optimise": "nacre.tiers.prompt.stages:optimise",

@@ -35,9 +35,17 @@ LOSSES = {
     "tensorboard": "no --tensorboard",
     "jinja2": "no prompt files, no chat templates",
     "urllib3": "no model can be called by its address",
+    "pypdf": "no PDF can be read",
+    "qdrant_edge": "no graph over large indexes: search stays exact",
+    "qdrant_client": "no served vector database",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
 }
-_DISTRIBUTIONS = {"sklearn": "scikit-learn", "rouge_score": "rouge-score", "pycrfsuite": "python-crfsuite"}
+_DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "rouge_score": "rouge-score",
+    "pycrfsuite": "python-crfsuite",
+    "qdrant_edge": "qdrant-edge-py",
+}
 _LEAST_FREE_GIB = 2
 _LEAST_MEMORY_MIB = 3_500
 

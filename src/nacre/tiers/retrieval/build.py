@@ -6,10 +6,11 @@ what has vanished is not carried over. The new index is a folder of its own: the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, groupby
 from pathlib import Path
+from typing import Any
 
 from nacre.data.report import DropReport
 from nacre.engine.protocol import Engine
@@ -17,7 +18,7 @@ from nacre.errors import ConfigError
 from nacre.lineage.digest import hash_file
 from nacre.progress import Progress, Silent
 from nacre.tiers.retrieval.carrying import Earlier, VectorWriter, open_earlier
-from nacre.tiers.retrieval.chunk import ChunkConfig, Measure, chunks_of, n_words
+from nacre.tiers.retrieval.chunk import Chunk, ChunkConfig, Measure, chunks_of, n_words
 from nacre.tiers.retrieval.document import IngestConfig, Part, SourceFile
 from nacre.tiers.retrieval.embedding import Embedder
 from nacre.tiers.retrieval.index import IndexManifest, write_manifest
@@ -81,10 +82,7 @@ def build_index(
         refuse_nothing(source, report)
     built.kept, built.embedded = vectors.kept, vectors.embedded
     built.vanished = sum(one.source not in sources for one in earlier.passages.documents()) if earlier else 0
-    built.manifest = IndexManifest(writer.n_documents, writer.n_chunks, how, vectors.describe())
-    if built.manifest.engine is not None:
-        built.manifest = replace(built.manifest, mode="dense", why="no validation queries were given")
-    write_manifest(out, built.manifest)
+    _finish(built, out, writer, how, vectors)
     return built
 
 
@@ -124,3 +122,33 @@ def _passages(
     for part in parts:
         for chunk in [part.chunk] if isinstance(part, Passage) else chunks_of(part, config, measure):
             yield writer.chunk(chunk)
+
+
+def build_rows(
+    rows: Iterable[tuple[str, str, Mapping[str, Any]]],
+    out: Path,
+    engine: Engine | None = None,
+    chunk: ChunkConfig | None = None,
+    measure: Measure | None = None,
+) -> Built:
+    """An index of rows (id, text, fields): a document each, cut as `chunk` says, else kept whole."""
+    chunking, counted = _chunking(chunk, measure) if chunk else ({}, n_words)
+    vectors = VectorWriter(out, engine, None)
+    built = Built(IndexManifest(0, 0, {}), DropReport(), embedder=vectors.embedder)
+    with PassageWriter(out) as writer, vectors:
+        for name, text, fields in rows:
+            writer.document(Document(name, "", "", "", fields))
+            whole = [Chunk(name, 0, len(text), text)]
+            for one in chunks_of(Part(name, text), chunk, counted) if chunk else whole:
+                vectors.add(writer.chunk(one))
+    built.embedded = vectors.embedded
+    _finish(built, out, writer, {"chunk": chunking}, vectors)
+    return built
+
+
+def _finish(built: Built, out: Path, writer: PassageWriter, how: Mapping[str, Any], vectors: VectorWriter) -> None:
+    manifest = IndexManifest(writer.n_documents, writer.n_chunks, how, vectors.describe())
+    if manifest.engine is not None:
+        manifest = replace(manifest, mode="dense", why="no validation queries were given")
+    built.manifest = manifest
+    write_manifest(out, manifest)
