@@ -99,7 +99,7 @@ def write_test(config: TaskConfig, work: Work) -> dict[str, Scalar]:
 
 
 def write_corpus(kind: Kind, work: Work) -> dict[str, Scalar]:
-    """`train.jsonl` of a corpus's texts without the test texts; files named valid or test are nobody's to learn from."""
+    """`train.jsonl` of a corpus's texts without the test texts; its own files named valid or test stay out."""
     report = DropReport(0)
     files = [file.path for file in source_files(work.inputs["corpus"]) if file.split in (None, "train")]
     test = read(work.inputs["test"] / "test.jsonl")
@@ -267,8 +267,15 @@ def _noted(tally: Step, what: str) -> int:
 def _clean(texts: Iterable[Row], kind: Kind, test: Iterable[Row], report: DropReport) -> list[Row]:
     """Texts that hold no test text, neither as a whole nor a long run of it. Raises DataError where none is left."""
     index = TestIndex({"test": [{"text": text_of(row, kind)} for row in test]}, DecontaminateConfig())
-    rows = [{"text": content(row)} for row in texts]
-    kept = list(decontaminate([row for row in rows if row["text"].strip()], index, report))
+    tally, rows = report.step("unlabelled"), []
+    for row in texts:
+        size, text = tally.enter(row), content(row)
+        if not text.strip():
+            tally.drop("empty text")
+            continue
+        tally.leave(size=size)
+        rows.append({"text": text})
+    kept = list(decontaminate(rows, index, report))
     if not kept:
         raise DataError("every text of the corpus is empty or holds a test text", remedy="give other texts")
     return kept
