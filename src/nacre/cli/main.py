@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("nacre.cli.predict", "apply a tuned model to text"),
     "chat": ("nacre.cli.chat", "write with a generating model"),
     "eval": ("nacre.cli.eval", "measure a model on a data set"),
+    "prompt": ("nacre.cli.prompt", "list, search, render, compare and rewrite prompt files"),
     "data": ("nacre.cli.data", "list, get and check data sets"),
     "card": ("nacre.cli.card", "write a model card from the lineage of an artifact"),
     "doctor": ("nacre.cli.doctor", "say what this machine has, what is missing, and what that costs"),

@@ -15,7 +15,7 @@ from nacre.tiers.prompt.file import Head, ModelHints, PromptFile, PromptInput, c
 from nacre.tiers.task import Task
 
 QUESTION = "question"
-_TEMPLATE = re.compile(r"\{[{%#]|\r")
+_TEMPLATE = re.compile(r"\{[{%#]|\{\Z|\r")
 _LINE = re.compile(r"^(#|\s{0,3}[`~])", re.MULTILINE)
 _ABOUT_CHARACTERS = 160
 
@@ -56,9 +56,10 @@ def from_prompt(prompt: PromptFile) -> Instruction:
     return Instruction(system, tuple(_pairs(turns)), frame="")
 
 
-def literal(text: str) -> str:
-    """A template that renders to this very text (without line breaks at its ends), whatever stands in it."""
-    safe = _TEMPLATE.sub(lambda found: f'{{{{ "{_QUOTED.get(found[0], found[0])}" }}}}', text.strip("\n"))
+def literal(text: str, *, edges: bool = False) -> str:
+    """A template that renders to this very text, whatever stands in it; line breaks at its ends stay with `edges`."""
+    text = text if edges else text.strip("\n")
+    safe = _TEMPLATE.sub(lambda found: f'{{{{ "{_QUOTED.get(found[0], found[0])}" }}}}', text)
     return _LINE.sub(lambda found: f'{found[1][:-1]}{{{{ "{found[1][-1]}" }}}}', safe)
 
 
