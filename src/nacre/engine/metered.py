@@ -158,19 +158,19 @@ class Metered(BaseEngine):
 
     def _paid(self, call: Any, *, embedding: bool = False) -> Any:
         """One request: within the budget, and entered into the ledger, also where it failed."""
-        self.room.check()
-        began = time.perf_counter()
-        try:
-            answers = call()
-        except EngineError as error:
-            if error.sent:
-                self._enter(Usage(requests=error.sent), embedding, began)
-            raise
-        total = Usage()
-        for one in answers:
-            total = total + one.usage
-        self._enter(total, embedding, began)
-        return answers
+        with self.room.sending():
+            began = time.perf_counter()
+            try:
+                answers = call()
+            except EngineError as error:
+                if error.sent:
+                    self._enter(Usage(requests=error.sent), embedding, began)
+                raise
+            total = Usage()
+            for one in answers:
+                total = total + one.usage
+            self._enter(total, embedding, began)
+            return answers
 
     def _enter(self, usage: Usage, embedding: bool, began: float) -> None:
         seconds = time.perf_counter() - began if self.priced_by_time else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class EngineRoom:
     device: str = "cpu"
     spent: Spent = field(default_factory=Spent)
     _began: float = field(default_factory=time.monotonic)
+    _under_way: int = 0
     _also_pays: EngineRoom | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -76,12 +77,32 @@ class EngineRoom:
         if self._also_pays is not None:
             self._also_pays.check()
         with self._lock:
-            used: dict[str, tuple[float, float | None]] = {
-                "money": (self.spent.money, self.budget.money),
-                "tokens": (self.spent.tokens, self.budget.tokens),
-                "requests": (self.spent.requests, self.budget.requests),
-                "seconds": (time.monotonic() - self._began, self.budget.seconds),
-            }
+            self._refuse()
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """One request, from before it is sent until it is paid. Raises BudgetReached as `check` does.
+
+        Requests under way count against the budget of requests; their tokens and money are known when they end, so
+        that those two may be passed by as many requests as run at once.
+        """
+        with self._also_pays.sending() if self._also_pays is not None else nullcontext():
+            with self._lock:
+                self._refuse()
+                self._under_way += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._under_way -= 1
+
+    def _refuse(self) -> None:
+        used: dict[str, tuple[float, float | None]] = {
+            "money": (self.spent.money, self.budget.money),
+            "tokens": (self.spent.tokens, self.budget.tokens),
+            "requests": (self.spent.requests + self._under_way, self.budget.requests),
+            "seconds": (time.monotonic() - self._began, self.budget.seconds),
+        }
         for name, (value, limit) in used.items():
             if limit is not None and value >= limit:
                 raise BudgetReached(

@@ -87,7 +87,7 @@ def solve(ground: Ground, tier: str, repetition: int = 0) -> Solved:
         if not error.answered:
             raise
         rung, answers = _run(ground, tier, repetition, rows=error.answered)
-        return Solved(rung, answers, int(ground.test.record.metrics["test"]) - error.answered)
+        return Solved(rung, answers, int(ground.test.record.metrics["test_rows"]) - error.answered)
 
 
 def _run(ground: Ground, tier: str, repetition: int, rows: int | None) -> list[StepResult]:
