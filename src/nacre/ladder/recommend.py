@@ -25,6 +25,7 @@ from nacre.lifecycle.evaluate.markup import percent
 SAME_COST = 1.1
 # Beyond this many times the present test rows no test set would decide.
 _FAR = 50
+_LITTLE = 0.1  # a shortfall, in 0..1, that somebody may accept
 _WIDE = 0.05  # what the interval leaves open, in 0..1, from which it is worth a sentence
 _TRAINED = ("tune", "pretrain")
 
@@ -129,6 +130,7 @@ def _why(scene: _Scene) -> tuple[str, str]:
     values: dict[str, object] = {
         "tier": scene.begin(row),
         "metric": words.name(scene.asked.metric),
+        "its_metric": _inside(words.name(scene.asked.metric)),
         "score": percent(row.score or 0.0),
         "interval": _interval(row),
         "n": f"{row.examples:,}",
@@ -190,11 +192,14 @@ def _undecided(scene: _Scene) -> Iterator[str]:
 
 
 def _accepting_less(scene: _Scene) -> Iterator[str]:
-    """The tiers before the chosen one, for who can do with less; a tier that the budget cut short has its own line."""
+    """Tiers before the chosen one that are little worse, for who can do with less; one that another tier before it
+    beats is no choice, and one that the budget cut short has its own line."""
+    least = -_LITTLE
     for row in scene.order[: scene.order.index(scene.chosen)]:
         gap = row.vs_best
-        if gap is None or row.unmeasured or gap.examples < CONTENDER * scene.best.examples:
+        if gap is None or row.unmeasured or gap.difference <= least:
             continue
+        least = gap.difference
         saving = ""
         if row.cost_per_1k is not None and scene.chosen.cost_per_1k is not None:
             cost, now = scene.money(row.cost_per_1k), scene.money(scene.chosen.cost_per_1k)
@@ -216,10 +221,11 @@ def _other_prices(scene: _Scene) -> Iterator[str]:
             under = scene.money(SAME_COST * chosen.cost_per_1k)
             cost = scene.money(row.cost_per_1k)
             yield scene.words("change_price", tier=scene.begin(row), under=under, cost=cost)
-    unknown = [scene.tier(row) for row in sorted(scene.order, key=lambda row: row.tier) if row.cost_per_1k is None]
-    if len(unknown) == len(scene.order) > 1:
+    rivals = sorted(scene.enough, key=lambda row: row.tier)
+    unknown = [scene.tier(row) for row in rivals if row.cost_per_1k is None]
+    if len(unknown) == len(rivals) > 1:
         yield scene.words("change_no_cost")
-    elif unknown and len(scene.order) > 1:
+    elif unknown and len(rivals) > 1:
         yield scene.words("change_unknown_cost", tiers=scene.words.listed(unknown))
 
 
@@ -277,6 +283,11 @@ def _interval(row: Row) -> str:
     if row.ci_low is None or row.ci_high is None:
         return "?"
     return f"{100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}"
+
+
+def _inside(name: str) -> str:
+    """A metric's name inside a sentence: `Macro F1` loses its capital, `BLEU` does not."""
+    return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
 def _clause(text: str) -> str:

@@ -30,15 +30,15 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "在 {n} 个测试样本上{metric}为 {score}（{interval}）。没有可比较的对象：这是一个结果，不是选择。",
     ),
     "why_best": (
-        "Its {metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and every "
-        "{cheaper} tier is measurably worse.",
-        "在 {n} 个测试样本上，它的{metric}为 {score}（{interval}），是 {tiers} 层中最高的，"
-        "而更{cheaper}的各层都明显更差。",
+        "Its {its_metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and no "
+        "{cheaper} tier reaches it.",
+        "在 {n} 个测试样本上，它的{its_metric}为 {score}（{interval}），是 {tiers} 层中最高的，"
+        "更{cheaper}的各层都达不到。",
     ),
     "why_best_and_first": (
-        "Its {metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and no tier is "
+        "Its {its_metric} of {score} ({interval}) is the highest of {tiers} tiers on {n} test examples, and no tier is "
         "{cheaper}.",
-        "在 {n} 个测试样本上，它的{metric}为 {score}（{interval}），是 {tiers} 层中最高的，也没有更{cheaper}的层。",
+        "在 {n} 个测试样本上，它的{its_metric}为 {score}（{interval}），是 {tiers} 层中最高的，也没有更{cheaper}的层。",
     ),
     "why_enough": (
         "It is the {cheapest} tier that is not shown to be worse than the best, {best}. {metric}: {score} ({interval}) "
