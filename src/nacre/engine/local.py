@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,18 +115,25 @@ class LocalEngine(BaseEngine):
     ) -> list[Generation]:
         """Writes in batches of prompts of similar length.
 
-        Drawn answers with a seed are written one at a time, so that they do not depend on their neighbours.
+        Alone, so that they do not depend on their neighbours: drawn answers with a seed, and prompts so long that the
+        positions end before `max_tokens`.
         """
         self.require_prompts(prompts, on_token)
         ids = [self.prompt_ids(prompt) for prompt in prompts]
-        drawn = how.temperature > 0
-        size = 1 if drawn and how.seed is not None else WRITING_BATCH
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         answers: dict[int, Generation] = {}
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
+        for rows in self._batches(ids, how):
             answers |= zip(rows, self._answers(rows, ids, how, on_token), strict=True)
         return [answers[row] for row in range(len(ids))]
+
+    def _batches(self, ids: Sequence[list[int]], how: Sampling) -> Iterator[list[int]]:
+        """Rows to write together."""
+        limit = self.loaded.context if self.loaded.layout == "decoder" else None
+        drawn = how.temperature > 0 and how.seed is not None
+        alone = [drawn or (limit is not None and len(one) + how.max_tokens > limit) for one in ids]
+        order = sorted((row for row in range(len(ids)) if not alone[row]), key=lambda row: len(ids[row]))
+        for start in range(0, len(order), WRITING_BATCH):
+            yield order[start : start + WRITING_BATCH]
+        yield from ([row] for row in range(len(ids)) if alone[row])
 
     def _answers(
         self, rows: list[int], ids: Sequence[list[int]], how: Sampling, on_token: OnToken | None

@@ -12,7 +12,7 @@ from nacre.engine.cached import AnswerCache
 from nacre.engine.metered import Metered
 from nacre.engine.protocol import Engine
 from nacre.engine.settings import ENGINE_FILE, read_engine_file
-from nacre.errors import CheckpointError, ConfigError
+from nacre.errors import CheckpointError
 
 if TYPE_CHECKING:
     from nacre.engine.room import EngineRoom
@@ -45,13 +45,13 @@ def open_bare(folder: Path, room: EngineRoom) -> BaseEngine:
         )
     try:
         return catalogue.find("native")(folder, room)
-    except (CheckpointError, ConfigError) as refused:
+    except CheckpointError as refused:
         if not inexpressible(refused):
             raise
         _log.warning("%s: %s: opened with transformers", folder, refused.message)
         return catalogue.find("transformers")(folder, room)
 
 
-def inexpressible(error: CheckpointError | ConfigError) -> bool:
+def inexpressible(error: CheckpointError) -> bool:
     """Whether the kernel refused a model for what it is, not for a missing or damaged file."""
     return error.message.startswith("config.json") and " is not JSON" not in error.message
