@@ -58,6 +58,10 @@ class PromptEnvironment(SandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return any(attr in names for kind, names in _ALLOWED.items() if isinstance(obj, kind))
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Jinja would let `format` through, which can ask for a width of any size."""
+        return
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
             return _bounded(left + right)
@@ -204,11 +208,18 @@ def _replace(text: str, old: str, new: str) -> str:
 
 
 def _to_json(value: Any) -> str:
-    """Strict JSON in one line, non-ASCII characters as they are. Encoded piece by piece, to stop where it is large."""
-    pieces, size = [], 0
-    for piece in json.JSONEncoder(ensure_ascii=False, allow_nan=False).iterencode(value):
-        size += len(piece)
-        if size > MAX_TEXT:
-            raise SecurityError(f"a value grows beyond {MAX_TEXT:,} characters or items")
-        pieces.append(piece)
-    return "".join(pieces)
+    """Strict JSON in one line, non-ASCII characters as they are."""
+    if _size(value, MAX_STEPS) <= 0:
+        raise SecurityError(f"a value has more than {MAX_STEPS:,} parts: it is too large for |tojson")
+    return str(_bounded(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+
+
+def _size(value: Any, left: int) -> int:
+    """What is left of `left` after counting the parts of a value; it stops there, for lists may hold one list often."""
+    left -= 1
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for one in inner:
+        if left <= 0:
+            break
+        left = _size(one, left)
+    return left
