@@ -72,7 +72,7 @@ class AutoModelEngine(LocalEngine):
                 )
         room = how.max_tokens if limit is None else min(how.max_tokens, limit - max(map(len, prompts)))
         watch = _Watch(len(prompts), self.tokenizer, how.stop, self._ends(), on_id)
-        ids, mask = self._padded(prompts, left=self.loaded.layout == "decoder")
+        inputs, mask = self._padded(prompts, left=self.loaded.layout == "decoder")
         drawn = {"temperature": how.temperature, "top_p": how.top_p or 1.0, "top_k": 0} if how.temperature else {}
         config = require("transformers").GenerationConfig(
             max_new_tokens=room,
@@ -85,7 +85,7 @@ class AutoModelEngine(LocalEngine):
         )
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             torch.manual_seed(seed)
-            self.model.generate(ids, attention_mask=mask, generation_config=config, stopping_criteria=[watch])
+            self.model.generate(inputs, attention_mask=mask, generation_config=config, stopping_criteria=[watch])
         return watch.written()
 
     def _ends(self) -> frozenset[int]:
