@@ -13,7 +13,7 @@ import pytest
 from asking_stub import WrittenEngine, blamed, classify_task, generate_task, rank_task, tag_task, write_task
 from prompt_stub import LABELS, TEXTS, echo, rows_of, task_folder, work_of
 
-from nacre.engine.protocol import BudgetReached, Unsupported
+from nacre.engine.protocol import BudgetReached, EngineError, Unsupported
 from nacre.engine.room import Budget, EngineRoom
 from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.progress import Silent
@@ -111,6 +111,26 @@ def test_rows_that_are_asked_again_end_the_search_and_not_the_budget(tmp_path: P
     assert found.log["requests"]["asked"] <= 100
     assert found.log["candidates"][0]["rows"] > 0
     assert found.winner == "default"
+
+
+def test_prompts_that_are_too_long_for_the_engine_leave_and_the_search_goes_on(tmp_path: Path) -> None:
+    def reply(prompt: str) -> Any:
+        return blamed() if prompt.count("<text>") > 3 else truth(prompt)
+
+    found = search(tmp_path, WrittenEngine(reply=reply), budget_requests=300)
+    assert found.winner == "default"
+    refused = [one for one in found.log["candidates"] if one["refused"]]
+    assert refused
+    assert all(one["demonstrations"] and one["score"] is None for one in refused)
+    with pytest.raises(EngineError, match="not accepted"):
+        search(tmp_path, WrittenEngine(reply=lambda prompt: blamed()), budget_requests=300)
+    with pytest.raises(EngineError, match="refused every prompt"):
+        search(tmp_path, WrittenEngine(reply=lambda prompt: blamed()), budget_requests=300, proposals=0, reflect_rows=0)
+
+
+def test_an_engine_that_fails_for_good_ends_the_search(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="not accepted"):
+        search(tmp_path, WrittenEngine(reply=lambda prompt: blamed(401)), proposals=0, reflect_rows=0)
 
 
 def test_test_rows_are_never_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nacre.engine.protocol import Engine, Sampling
+from nacre.engine.protocol import Engine, EngineError, Sampling
 from nacre.errors import DataError
 from nacre.metrics.quality import Judged
 from nacre.progress import Progress
@@ -22,7 +22,7 @@ from nacre.tiers.prompt.allowance import Allowance, AllowanceUsed
 from nacre.tiers.prompt.candidates import Candidate
 from nacre.tiers.prompt.instruction import to_prompt
 from nacre.tiers.prompt.outcome import Outcome, figures, order
-from nacre.tiers.prompt.proposing import Proposed, propose
+from nacre.tiers.prompt.proposing import BLAMES_THE_PROMPT, Proposed, propose
 from nacre.tiers.prompt.stages import PromptConfig
 from nacre.tiers.rung import Answer
 from nacre.tiers.task import Row, Task
@@ -33,11 +33,15 @@ _REFLECTING_SHARE = 4  # at most a quarter of the budget goes into proposals
 
 @dataclass
 class Track:
-    """How a candidate fares: its answers to the first validation rows, and the round after which it left."""
+    """How a candidate fares: its answers to the first validation rows, and the round after which it left.
+
+    `refused` is what the engine said where it took none of its prompts: too long, as a rule.
+    """
 
     candidate: Candidate
     answers: list[Answer] = field(default_factory=list)
     left_in_round: int | None = None
+    refused: str | None = None
 
     def judged(self, task: Task, rows: Sequence[Row]) -> Judged:
         """Its figure on the rows that it answered."""
@@ -112,19 +116,38 @@ def halve(
             continue
         try:
             for one in alive:
-                instruction = one.candidate.instruction
-                one.answers += ask(engine, task, rows[done : done + new], instruction, how=how, batch=config.batch)
+                _answer(engine, task, one, rows[done : done + new], config, how)
                 progress.update(engine.asked, engine.requests, candidates=len(alive), rows=done + new)
         except AllowanceUsed:
             # Rows that an upstream refused were asked again one by one: what this round did not end does not count.
             done = _undo(alive, done)
             break
+        alive = _accepted(alive)
         done += new
         alive.sort(key=lambda one: one.rank(task, rows))
         rounds.append({"candidates": len(alive), "rows": done, "requests": len(alive) * new})
     if not done:
         raise DataError("the requests ended before one round of candidates was judged", remedy="raise budget_requests")
     return rounds
+
+
+def _answer(engine: Engine, task: Task, track: Track, rows: Sequence[Row], config: PromptConfig, how: Sampling) -> None:
+    """Adds a candidate's answers. A prompt that the engine refuses as such takes its candidate out, not the search."""
+    try:
+        track.answers += ask(engine, task, rows, track.candidate.instruction, how=how, batch=config.batch)
+    except EngineError as error:
+        if error.status not in BLAMES_THE_PROMPT:
+            raise
+        track.refused, track.answers = error.message, []
+
+
+def _accepted(tracks: Sequence[Track]) -> list[Track]:
+    """The candidates whose prompts the engine takes. Raises EngineError where it takes none."""
+    accepted = [one for one in tracks if one.refused is None]
+    if not accepted:
+        remedy = "shorten the task's instruction and label descriptions, or give an engine that reads more"
+        raise EngineError(f"the engine refused every prompt: {tracks[0].refused}", remedy=remedy)
+    return accepted
 
 
 def round_sizes(n: int, keep: float) -> list[int]:
@@ -201,5 +224,6 @@ def _entry(track: Track, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         "rows": len(track.answers),
         **(figures(track.judged(task, rows)) if track.answers else {"score": None, "low": None, "high": None}),
         "problems": dict(count_problems(track.answers)),
+        "refused": track.refused,
         "left_in_round": track.left_in_round,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nacre.engine.protocol import Engine, Prompt, Sampling
+from nacre.engine.protocol import Engine, EngineError, Prompt, Sampling
 from nacre.tiers.asking.asking import ask
 from nacre.tiers.asking.parsing import bare, json_in
 from nacre.tiers.asking.wording import answered, as_text, asked, default_instruction, frame_of, is_chinese
@@ -19,6 +19,7 @@ from nacre.tiers.rung import Answer
 from nacre.tiers.task import Row, Task
 
 CASES = 4  # that one proposal is made from
+BLAMES_THE_PROMPT = (400, 413, 422)  # statuses of HTTP that blame this one prompt: malformed, or too long
 _LONGEST = 2000  # characters of an instruction: a longer one is refused
 
 
@@ -45,10 +46,9 @@ def propose(engine: Engine, task: Task, rows: Sequence[Row], n: int, how: Sampli
     groups = [group[:CASES] for group in groups if group]
     prompts = [_prompt(engine, task, [(rows[index], answers[index]) for index in group]) for group in groups]
     hints = Library().get(_meta_name(task)).head.model
-    written = engine.generate(prompts, hints.sampling()) if prompts else []
     texts, diagnoses, problems = list[str](), list[str](), list[str]()
-    for one in written:
-        found = _read(one.text)
+    for prompt in prompts:
+        found = _written(engine, prompt, hints.sampling())
         if isinstance(found, str):
             problems.append(found)
         else:
@@ -73,6 +73,16 @@ def _prompt(engine: Engine, task: Task, cases: Sequence[tuple[Row, Answer]]) -> 
     if isinstance(turns, str) or engine.capabilities.chat:
         return turns
     return as_text(task, turns)
+
+
+def _written(engine: Engine, prompt: Prompt, how: Sampling) -> tuple[str, str] | str:
+    """Diagnosis and instruction that the engine writes; or why there is none."""
+    try:
+        return _read(engine.generate([prompt], how)[0].text)
+    except EngineError as error:
+        if error.status not in BLAMES_THE_PROMPT:
+            raise
+        return f"refused: {error.message}"
 
 
 def _read(text: str) -> tuple[str, str] | str:
