@@ -102,7 +102,7 @@ def _pico(monkeypatch: pytest.MonkeyPatch) -> None:
         kind: replace(recipe, least=Shape(64, 1, 2), batch_size=16, lr=5e-3) for kind, recipe in effort.RECIPES.items()
     }
     monkeypatch.setattr(effort, "RECIPES", small)
-    for module in ("design", "solver", "tuning", "ranking"):
+    for module in ("design", "solver", "tuning", "ranking", "warming"):
         monkeypatch.setattr(f"nacre.tiers.pretrain.{module}.RECIPES", small)
 
 

@@ -12,15 +12,14 @@ from nacre.data.tokenizer_config import TokenizerConfig
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.presets import preset
 from nacre.metrics.quality import Kind
-from nacre.recipe.scaling import SHAPES, Rule, Shape, Sized, size, vocabulary
-from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, Effort
+from nacre.recipe.scaling import Rule, Shape, Sized, size, vocabulary
+from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, Effort, allowed
 from nacre.tiers.pretrain.stages import SolveConfig
 from nacre.tiers.pretrain.texts import Measured, targets_of
 from nacre.tiers.task import Task, text_of
 
 SHARE_WHOLE = 0.99  # of the texts fit the context; the others are cut, and counted
 MOST_MEASURED = 5_000  # training rows whose lengths are looked at
-LARGEST = Shape(768, 12, 12)
 SENTINELS = 32
 
 
@@ -35,6 +34,7 @@ class Design:
     sized: Sized
     context: int
     target_context: int
+    batch_size: int
     steps: int
     epochs: float
     flops: float
@@ -42,6 +42,7 @@ class Design:
     def to_dict(self) -> dict[str, Any]:
         return {
             "family": self.family,
+            "batch_size": self.batch_size,
             "steps": self.steps,
             "epochs": round(self.epochs, 2),
             "target_context": self.target_context,
@@ -78,19 +79,15 @@ def design(config: SolveConfig, task: Task, tokenizer: Tokenizer, found: Measure
         return made if made.layout == "encoder-decoder" else made.replace(head="none")
 
     unique = found.n_bytes / max(1.0, lengths.bytes_per_token)
-    allowed = [recipe.least, *(one for one in SHAPES if _is_larger(one, recipe.least) and not _is_larger(one, LARGEST))]
     flops = config.flops or effort.flops
     typical = round(lengths.mean)
-    sized = size(flops, unique, kernel, typical, rule=Rule(config.ratio, config.epochs), shapes=allowed)
-    flops_per_step = recipe.batch_size * lengths.per_example(task.kind) * sized.weight.flops_per_token
-    per_pass = max(1.0, _examples(task) / recipe.batch_size)
+    sized = size(flops, unique, kernel, typical, rule=Rule(config.ratio, config.epochs), shapes=allowed(recipe))
+    batch_size = recipe.batch_for(_examples(task))
+    flops_per_step = batch_size * lengths.per_example(task.kind) * sized.weight.flops_per_token
+    per_pass = max(1.0, _examples(task) / batch_size)
     steps = _steps(config, effort, flops_per_step, per_pass)
     spent = steps * flops_per_step
-    return Design(family, sized, context, target_context, steps, steps / per_pass, spent)
-
-
-def _is_larger(one: Shape, other: Shape) -> bool:
-    return one.hidden_size >= other.hidden_size and one.layers > other.layers
+    return Design(family, sized, context, target_context, batch_size, steps, steps / per_pass, spent)
 
 
 def _examples(task: Task) -> int:
@@ -117,7 +114,7 @@ def choices(family: str, shape: Shape, positions: int, tokenizer: Tokenizer) -> 
         "pad_id": tokenizer.pad_id,
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
-        # Dropped attention keeps torch from its fast CPU kernel, and bought nothing measurable at these sizes.
+        # Attention without dropout runs on torch's fast CPU kernel.
         "attention_dropout": 0.0,
     }
     if family.startswith("t5"):

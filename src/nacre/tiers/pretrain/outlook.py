@@ -33,7 +33,7 @@ from nacre.recipe.scaling import (
     size,
     vocabulary,
 )
-from nacre.tiers.pretrain.effort import EFFORTS, RECIPES
+from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, allowed, tuned_flops
 from nacre.tiers.pretrain.texts import HELD_OUT
 
 HEADS: Mapping[str, Head] = {
@@ -198,9 +198,7 @@ class _View:
         unique = self._tokens_of(step, ("task", "corpus"))
         kind = _kind(step.inputs.get("task"))
         if kind is None or unique is None:
-            return self._outlook(
-                step, None, 0, (None, flops), unique, f"at most: {said}; size unknown until its task is"
-            )
+            return self._outlook(step, None, 0, (None, flops), unique, f"about: {said}; size unknown until its task is")
         recipe, context = RECIPES[kind], RECIPES[kind].longest // 4
         entries = vocabulary(unique * BYTES_PER_TOKEN)
 
@@ -213,10 +211,12 @@ class _View:
             )
             return made if made.layout == "encoder-decoder" else made.replace(head="none", pooler=None)
 
-        allowed = [recipe.least, *(one for one in SHAPES if one.layers > recipe.least.layers)]
-        sized = size(flops or 1.0, unique, design, context, rule=Rule(config.ratio, config.epochs), shapes=allowed)
+        rule = Rule(config.ratio, config.epochs)
+        sized = size(flops or EFFORTS[config.effort].flops, unique, design, context, rule=rule, shapes=allowed(recipe))
+        if flops is not None and not config.flops:
+            flops = tuned_flops(EFFORTS[config.effort], kind)
         tokens = None if flops is None else flops / sized.weight.flops_per_token
-        basis = f"at most: {said}; kernel: {sized.to_dict()['why']}"
+        basis = f"about: {said}; kernel: {sized.to_dict()['why']}"
         return self._outlook(step, design(sized.shape), context, (tokens, flops), unique, basis)
 
     def _outlook(

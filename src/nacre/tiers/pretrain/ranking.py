@@ -61,7 +61,9 @@ def trained(setting: Setting, phases: Phases) -> tuple[Phase, str]:
 
 def _on_corpus(setting: Setting, pairs: list[dict[str, Any]], steps: int, work: Work) -> Mapping[str, Scalar]:
     recipe = RECIPES["rank"]
-    how = TrainConfig(max_steps=steps, batch_size=recipe.batch_size, lr=recipe.lr, bucket=True)
+    how = TrainConfig(
+        max_steps=steps, batch_size=recipe.batch_size, optimizer=recipe.optimizer, lr=recipe.lr, bucket=True
+    )
     kernel = setting.fresh(work.seed).with_head("none")
     return fit(kernel, _objective(setting), Rows([*pairs], []), Fit(how), work)
 

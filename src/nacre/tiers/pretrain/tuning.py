@@ -104,7 +104,8 @@ def schedule(setting: Setting, steps: int, has_valid: bool, **judge: Any) -> Tra
     every = max(-(-steps // EVALUATIONS), round(steps / max(1.0, setting.design.epochs)))
     return TrainConfig(
         max_steps=steps,
-        batch_size=recipe.batch_size,
+        batch_size=setting.design.batch_size,
+        optimizer=recipe.optimizer,
         lr=recipe.lr,
         bucket=True,
         eval_every=min(every, steps),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, Rows, fit
+from nacre.tiers.pretrain.effort import RECIPES, WARM_UP_SHARE
 from nacre.train.config import TrainConfig
 from nacre.train.objectives.config import MaskedConfig, SpanConfig
 from nacre.train.objectives.mlm import MaskedLM
@@ -17,7 +18,6 @@ from nacre.train.objectives.span import SpanCorruption
 if TYPE_CHECKING:
     from nacre.tiers.pretrain.solver import Setting
 
-SHARE = 0.5  # of the steps of tuning
 BATCH = 32
 MOST_TEXTS = 200_000
 
@@ -27,7 +27,8 @@ def warm_up(setting: Setting, work: Work) -> Mapping[str, Scalar]:
     context = max(setting.positions, 16)
     kernel = setting.fresh(work.seed)
     rows = Rows([{"text": text} for text in islice(setting.texts, MOST_TEXTS)], [])
-    how = TrainConfig(max_steps=max(1, round(setting.design.steps * SHARE)), batch_size=BATCH, lr=1e-3, bucket=True)
+    steps, recipe = max(1, round(setting.design.steps * WARM_UP_SHARE)), RECIPES[setting.task.kind]
+    how = TrainConfig(max_steps=steps, batch_size=BATCH, optimizer=recipe.optimizer, lr=recipe.lr, bucket=True)
     if setting.task.kind == "generate":
         spans = SpanCorruption(setting.tokenizer, SpanConfig(context=context))
         return fit(kernel, spans, rows, Fit(how), work)
