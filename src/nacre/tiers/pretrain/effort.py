@@ -58,7 +58,7 @@ class Recipe:
 
 
 RECIPES: Mapping[Kind, Recipe] = {
-    "classify": Recipe("bert", Shape(128, 2, 4), 64, 1e-3, 256),
+    "classify": Recipe("bert", Shape(128, 2, 4), 64, 2e-3, 256),
     "tag": Recipe("bert", Shape(128, 2, 4), 32, 1e-3, 256),
     "generate": Recipe("t5-v1.1", Shape(128, 2, 4), 64, 2e-3, 192),
     # Search from scratch lives in wide embeddings: one thin layer over them, and steps rather than depth.

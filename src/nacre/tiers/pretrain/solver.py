@@ -78,7 +78,7 @@ def solve_task(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
     if task.kind == "rank":
         ranking.keep_vectors(setting, work)
     write_json(work.out / "scaling.json", setting.design.to_dict() | {"effort": asdict(EFFORTS[config.effort])})
-    (work.out / "scaling.txt").write_text(explain(setting.design.sized) + "\n", encoding="utf-8")
+    (work.out / "scaling.txt").write_text(_explained(setting.design), encoding="utf-8")
     if tried:
         write_json(work.out / "choices.json", {"chosen_on": "valid", "warm_up": tried})
     write_manifest(work.out, _manifest(setting, int(tuned.metrics["parameters"] or 0)))
@@ -125,6 +125,15 @@ def _told(setting: Setting) -> dict[str, Scalar]:
         "tuning_epochs": round(made.epochs, 2),
         "bound": sized.bound,
     }
+
+
+def _explained(made: Design) -> str:
+    """The size by the rule, and the tuning, which the rule does not bound: labels are learnt over many passes."""
+    return (
+        f"{explain(made.sized)}\n"
+        f"tuning      {made.steps:,} steps of {made.batch_size}, {made.epochs:.3g} passes over the labelled rows "
+        f"({made.flops:.3g} FLOPs), stopped early by validation\n"
+    )
 
 
 def _manifest(setting: Setting, parameters: int) -> Manifest:
