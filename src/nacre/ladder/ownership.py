@@ -16,7 +16,7 @@ from nacre.ladder.words import Words
 from nacre.lineage.graph import LICENCE_STOPS, Node, trace
 from nacre.lineage.licence import concern
 from nacre.lineage.store import Store
-from nacre.tiers.rung import Manifest
+from nacre.tiers.rung import ENGINE_FOLDER, Manifest
 
 # Relations that hand a kernel on, changed or not.
 _KERNEL = ("finetuned_from", "quantized_from", "pruned_from", "merged_from")
@@ -65,6 +65,11 @@ class _Case:
 
     @property
     def engine(self) -> Node | None:
+        """The engine that the rung calls. One that its solver was given, tried and left is not in the rung's folder."""
+        record = self.node.record
+        kept = record is not None and any(path.startswith(f"{ENGINE_FOLDER}/") for path in record.files)
+        if not kept and self.said("kernel") == "none":
+            return None
         return next(iter(self.parents("calls")), None)
 
     def said(self, part: str) -> State:

@@ -163,13 +163,19 @@ def _why(scene: _Scene) -> tuple[str, str]:
 
 
 def _would_change(scene: _Scene) -> Iterator[str]:
-    yield from _undecided(scene)
-    yield from _accepting_less(scene)
-    yield from _other_prices(scene)
-    yield from _uncorrected(scene)
-    yield from _partial(scene)
-    yield from _unmeasured(scene.rows, scene.words)
-    yield from _one_seed(scene)
+    found = [
+        *_undecided(scene),
+        *_rivals(scene),
+        *_accepting_less(scene),
+        *_other_prices(scene),
+        *_uncorrected(scene),
+        *_partial(scene),
+        *_unmeasured(scene.rows, scene.words),
+        *_one_seed(scene),
+    ]
+    yield from found
+    if not found and len(scene.order) > 1:
+        yield scene.words("change_nothing")
 
 
 def _undecided(scene: _Scene) -> Iterator[str]:
@@ -189,6 +195,17 @@ def _undecided(scene: _Scene) -> Iterator[str]:
         yield words("change_undecidable", best=best, difference=size["difference"])
     if -gap.low >= _WIDE:
         yield words("change_wide", best=scene.tier(scene.best), most=size["most"], tier=scene.tier(scene.chosen))
+
+
+def _rivals(scene: _Scene) -> Iterator[str]:
+    """Where the best is recommended: tiers after it that the test could not tell from it."""
+    if scene.chosen is not scene.best:
+        return
+    for row in scene.order[scene.order.index(scene.chosen) + 1 :]:
+        gap = row.vs_best
+        if gap is not None and gap.high > 0 and not row.unmeasured:
+            ends = {"difference": points(gap.difference), "low": points(gap.low), "high": points(gap.high)}
+            yield scene.words("change_rival", tier=scene.begin(row), **ends)
 
 
 def _accepting_less(scene: _Scene) -> Iterator[str]:

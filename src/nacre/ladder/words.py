@@ -79,6 +79,15 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "it.",
         "区间较宽：{best}可能比{tier}最多高出 {most} 个百分点。增加测试样本可以使其变窄。",
     ),
+    "change_rival": (
+        "{tier} may yet come out ahead: its difference of {difference} points ({low} to {high}) is not decided.",
+        "{tier}仍有可能反超：{difference} 个百分点的差距（{low} 至 {high}）尚无定论。",
+    ),
+    "change_nothing": (
+        "Only other data, other prices or a better solution of another tier: on these examples every other tier "
+        "scores less.",
+        "只有换数据、换价格或改进其他层的方案才会：在这些样本上，其他各层得分都更低。",
+    ),
     "change_accept": (
         "Who can do with {difference} points less ({low} to {high}) takes {tier}{saving}.",
         "若能接受低 {difference} 个百分点（{low} 至 {high}），选{tier}即可{saving}。",

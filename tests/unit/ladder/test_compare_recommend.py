@@ -106,6 +106,19 @@ def test_unknown_costs_matter_only_among_tiers_that_are_good_enough() -> None:
     assert any("Not known" in line and "retrieval" in line for line in recommend([rival, TUNE], EN).would_change)
 
 
+def test_a_dearer_tier_that_may_come_out_ahead_is_told() -> None:
+    best = row(0, "tune", 0.9, 0.01)
+    near, far = (row(tier, name, 0.89, 1.0, found) for tier, name, found in (
+        (3, "retrieval", gap(-0.01, -0.03, 0.01)), (5, "pretrain", gap(-0.08, -0.1, -0.06))
+    ))  # fmt: skip
+    told = recommend([best, near, far], EN).would_change
+    assert [line for line in told if "may yet come out ahead" in line and "retrieval" in line]
+    assert not any("pretrain" in line for line in told)
+    alone = recommend([replace(best, seeds=(0.9, 0.9)), far], EN).would_change
+    assert len(alone) == 1
+    assert "every other tier scores less" in alone[0]
+
+
 def test_an_exclusion_that_correction_would_undo_is_told() -> None:
     near = row(0, "baseline", 0.91, 0.01, gap(-0.02, -0.039, -0.001, p_holm=0.12))
     found = recommend([near, TUNE], EN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,17 @@ def test_an_index_names_the_model_that_made_its_vectors() -> None:
     assert (found["index"].state, found["index"].notes) == ("own", ("its vectors were made by MiniLM",))
     assert (found["data"].state, found["data"].licence) == ("borrowed", "CC BY 4.0")
     assert found["data"].notes  # the manifest said own
+
+
+def test_an_engine_that_was_tried_and_left_is_not_called() -> None:
+    engine = raw("engines/gpt@1", "calls")
+    rung = node("desk/retrieval@1", "rung", "retrieval.solve", TASK, engine)
+    said = manifest("retrieval", kernel="none", weights="none", index="own", data="own")
+    found = holdings(rung, said)
+    assert (found["kernel"].state, found["weights"].state, found["index"].notes) == ("none", "none", ())
+    assert rung.record is not None
+    kept = replace(rung, record=replace(rung.record, files={"engine/engine.json": (2, "sha256:1")}))
+    assert holdings(kept, said)["kernel"].state == "called"  # it lies in the rung, whatever the manifest says
 
 
 def test_licences_that_forbid_commerce_are_said() -> None:
