@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("nacre.cli.show", "say what an artifact is: origin, cost, metrics; a model's anatomy; a data set's drops"),
     "trace": ("nacre.cli.trace", "walk an artifact back to raw data, with licences and what has changed since"),
     "predict": ("nacre.cli.predict", "apply a tuned model to text"),
+    "search": ("nacre.cli.search", "find passages in an index or a folder of documents, and say where they stand"),
     "chat": ("nacre.cli.chat", "write with a generating model"),
     "eval": ("nacre.cli.eval", "measure a model on a data set"),
     "prompt": ("nacre.cli.prompt", "list, search, render, compare and rewrite prompt files"),

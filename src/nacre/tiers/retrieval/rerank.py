@@ -16,7 +16,7 @@ _TEMPLATES = {"en": ("Passage: {0}\nA question that it answers:", " {0}"), "zh":
 
 
 def by_likelihood(engine: Engine, n: int = 20) -> Reranker:
-    """Orders the first `n` passages by how likely the query is after each, per token (Sachan et al. 2022, section 2)."""
+    """Orders the first `n` passages by the likelihood of the query after each, per token (Sachan et al. 2022)."""
     if not engine.capabilities.score:
         raise unsupported(engine, "score")
 
