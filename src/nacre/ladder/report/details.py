@@ -110,8 +110,10 @@ def _plain(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, list | Mapping) and not value):
         return "–"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "; ".join(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
