@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ class Linear:
                 idf, weights, bias = (arrays[name].astype(np.float64) for name in ("idf", "weights", "bias"))
             space = Space(Grams(**plain["grams"]), tuple(plain["vocabulary"]), idf)
             found = cls(tuple(plain["labels"]), space, weights, bias, plain["solver"], plain["c"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise CheckpointError(
                 f"{folder} holds no baseline: {error}", remedy="give the artifact of the stage baseline.classify"
             ) from error
@@ -142,15 +143,19 @@ class Linear:
 
 
 def _counted(texts: Sequence[Counter[str]], columns: dict[str, int]) -> csr_matrix:
-    values: list[float] = []
+    """(N, F) sublinear counts, 1 + ln(count), of known n-grams."""
+    values: list[int] = []
     indices: list[int] = []
     starts = [0]
     for counts in texts:
-        known = sorted((columns[gram], count) for gram, count in counts.items() if gram in columns)
+        known = [(columns[gram], count) for gram, count in counts.items() if gram in columns]
         indices += [column for column, _ in known]
-        values += [1.0 + np.log(count) for _, count in known]
+        values += [count for _, count in known]
         starts.append(len(indices))
-    return csr_matrix((values, indices, starts), shape=(len(texts), len(columns)), dtype=np.float64)
+    sublinear = 1.0 + np.log(np.array(values, dtype=np.float64))
+    matrix = csr_matrix((sublinear, indices, starts), shape=(len(texts), len(columns)), dtype=np.float64)
+    matrix.sort_indices()
+    return matrix
 
 
 def _scaled(counts: csr_matrix, idf: Floats) -> csr_matrix:
@@ -212,7 +217,8 @@ def fit(train: Examples, valid: Examples, search: Search, measure: Measure = acc
             f"every training row has the label {names[0] if names else 'none'!r}",
             remedy="give training data with at least two classes",
         )
-    fitting = _Fitting(train, names, search)
+    counted = [search.grams.of(text) for text in train.texts]
+    fitting = _Fitting(counted, train.labels, names, search)
     if not valid.texts:
         return Choice(fitting.model(1.0), {})
     held_out = fitting.space.features(valid.texts)
@@ -222,21 +228,23 @@ def fit(train: Examples, valid: Examples, search: Search, measure: Measure = acc
         tried[c] = measure(valid.labels, [names[index] for index in guesses])
     best = max(tried, key=lambda c: (tried[c], -c))
     if search.refit:
-        known = [i for i, label in enumerate(valid.labels) if label in set(names)]
-        texts, labels = [valid.texts[i] for i in known], [valid.labels[i] for i in known]
-        fitting = _Fitting(Examples([*train.texts, *texts], [*train.labels, *labels]), names, search)
+        known = [at for at, label in enumerate(valid.labels) if label in set(names)]
+        counted += [search.grams.of(valid.texts[at]) for at in known]
+        fitting = _Fitting(counted, [*train.labels, *(valid.labels[at] for at in known)], names, search)
     return Choice(fitting.model(best), tried)
 
 
 class _Fitting:
     """Training rows as features, made once for all candidates."""
 
-    def __init__(self, rows: Examples, names: tuple[str, ...], search: Search) -> None:
+    def __init__(
+        self, counted: Sequence[Counter[str]], labels: Sequence[str], names: tuple[str, ...], search: Search
+    ) -> None:
         self.search, self.names = search, names
-        self.space, counts = _space_of(rows.texts, search.grams, search.max_features)
+        self.space, counts = _space_of(counted, search.grams, search.max_features)
         self.features = _scaled(counts, self.space.idf)
         number = {name: index for index, name in enumerate(names)}
-        self.targets = np.array([number[label] for label in rows.labels])
+        self.targets = np.array([number[label] for label in labels])
 
     def model(self, c: float) -> Linear:
         solver = self.search.solver
@@ -251,12 +259,11 @@ class _Fitting:
 
 def space_of(texts: Sequence[str], grams: Grams, max_features: int) -> Space:
     """The space of the n-grams that most of these texts hold. Raises DataError where they hold no word."""
-    return _space_of(texts, grams, max_features)[0]
+    return _space_of([grams.of(text) for text in texts], grams, max_features)[0]
 
 
-def _space_of(texts: Sequence[str], grams: Grams, max_features: int) -> tuple[Space, csr_matrix]:
-    """The space, and the texts' counts (N, F) in it."""
-    counted = [grams.of(text) for text in texts]
+def _space_of(counted: Sequence[Counter[str]], grams: Grams, max_features: int) -> tuple[Space, csr_matrix]:
+    """The space, and the counts (N, F) of the texts in it."""
     vocabulary = _vocabulary(counted, max_features)
     counts = _counted(counted, {gram: column for column, gram in enumerate(vocabulary)})
     idf = np.asarray(TfidfTransformer(norm=None).fit(counts).idf_, dtype=np.float64)

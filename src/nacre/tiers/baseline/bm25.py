@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ class Bm25:
             with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
                 parts = (arrays["data"].astype(np.float64), arrays["indices"], arrays["indptr"])
             return cls(ids, terms, csr_matrix(parts, shape=(len(ids), len(terms))), plain["k1"], plain["b"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise CheckpointError(f"{folder} holds no BM25 index: {error}", remedy="run the ladder again") from error
 
 

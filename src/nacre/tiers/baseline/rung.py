@@ -32,7 +32,9 @@ def open_rung(folder: Path, manifest: Manifest, room: EngineRoom) -> Rung:
     if solver in ("crf", "majority"):
         from nacre.tiers.baseline.tagger import Crf, Majority, crf_file
 
-        return _Tags(Crf(crf_file(folder)) if solver == "crf" else Majority.load(folder))
+        return _Tags(
+            Crf(crf_file(folder), str(manifest.how.get("sha256"))) if solver == "crf" else Majority.load(folder)
+        )
     if solver == "writer":
         from nacre.tiers.baseline.writers import load_writer
 

@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from nacre.data.write import write_json
+from nacre.lineage.digest import hash_file
 from nacre.metrics.quality import Kind
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
@@ -110,7 +111,8 @@ def _tag(task: Task, config: SolveConfig, work: Work) -> Solved:
     crf = fit_crf(everything, grid[best], config.tag.iterations, crf_file(work.out))
     weights = crf.n_weights
     crf.close()
-    return Solved("CRF over characters and word shapes", best, scores, weights, how={"solver": "crf"})
+    how_opened = {"solver": "crf", "sha256": hash_file(crf_file(work.out))[1]}
+    return Solved("CRF over characters and word shapes", best, scores, weights, how=how_opened)
 
 
 def _generate(task: Task, config: SolveConfig, work: Work) -> Solved:

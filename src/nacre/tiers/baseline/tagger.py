@@ -18,6 +18,7 @@ from nacre.data.rows import is_han
 from nacre.data.write import write_json
 from nacre.errors import CheckpointError, TrainingError
 from nacre.lazy import require
+from nacre.lineage.digest import hash_file
 
 _CRF, _MAJORITY = "crf.model", "majority.json"
 _WINDOW = 2  # tokens on either side that a token's features look at
@@ -85,12 +86,16 @@ def _features(at: int, lower: Tokens, shapes: Tokens) -> list[str]:
 class Crf:
     """A fitted CRF, opened from its file."""
 
-    def __init__(self, file: Path) -> None:
-        self._tagger = require("pycrfsuite").Tagger()
+    def __init__(self, file: Path, sha256: str) -> None:
+        # CRFsuite crashes the process on damaged bytes, so they are compared with what was written before it sees them.
         try:
-            self._tagger.open(str(file))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file} is no CRF: {error}", remedy="run the ladder again") from error
+            same = hash_file(file)[1] == sha256
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror}", remedy="run the ladder again") from error
+        if not same:
+            raise CheckpointError(f"{file} was changed after it was written", remedy="run the ladder again")
+        self._tagger = require("pycrfsuite").Tagger()
+        self._tagger.open(str(file))
 
     def tag(self, tokens: Tokens) -> list[str]:
         found: list[str] = self._tagger.tag(features_of(tokens)) if tokens else []
@@ -128,7 +133,7 @@ def fit_crf(rows: Tagged, how: Regularisation, iterations: int, file: Path) -> C
     except RuntimeError as error:
         raise TrainingError(f"the CRF could not be fitted: {error}", remedy="tag: {solver: majority}") from error
     logging.getLogger(__name__).debug("CRF fitted: %s", trainer.logparser.last_iteration)
-    return Crf(file)
+    return Crf(file, hash_file(file)[1])
 
 
 class Majority:

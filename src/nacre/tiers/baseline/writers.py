@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -142,5 +143,5 @@ def load_writer(folder: Path) -> Writer:
         if plain["writer"] == "frequent":
             return Frequent(str(plain["target"]))
         return _PLAIN[plain["writer"]]()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise CheckpointError(f"{folder} holds no writer: {error}", remedy="run the ladder again") from error
