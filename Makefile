@@ -26,10 +26,11 @@ $(VENV)/.develop: pyproject.toml | $(VENV)/.use
 	$(BIN)/pip install -q -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.use  ## the whole life of a model on the embedded support desk, offline, in minutes
+demo: $(VENV)/.use  ## the embedded support desk: the whole life of a model, then every tier in one table, in minutes
 	$(BIN)/nacre run recipes/intents.yaml
 	$(BIN)/nacre trace intents/evaluate
 	$(BIN)/nacre predict intents/tune "my parcel was supposed to be here last friday" "忘记密码了怎么登录"
+	$(BIN)/nacre ladder desk
 
 test: $(VENV)/.develop  ## every test, slow ones too
 	$(BIN)/pytest -q -n 2 --dist loadfile

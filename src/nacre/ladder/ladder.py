@@ -28,6 +28,7 @@ from nacre.recipe.failures import translate
 from nacre.recipe.machine import describe_machine, resolve_device
 from nacre.recipe.run import Unwatched, Watcher
 from nacre.tiers.rung import TIERS
+from nacre.train.result import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) ->
     """Solves the task at every tier and compares them on the same test rows.
 
     A tier that cannot run, or fails, is a row with its reason. What is complete is not made again: after a kill, or
-    with a larger budget, the same call goes on. Raises ConfigError and DataError for what is wrong with the task.
+    with a larger budget, the same call goes on. Raises ConfigError and DataError for what is wrong with the task, and
+    Interrupted when it is asked to stop.
     """
     options = options or LadderOptions()
     file = chosen(file, options.tiers)
@@ -109,6 +111,8 @@ def _tier(ground: Ground, number: int, tier: str, language: str) -> _Climbed:
         ground.engines.check()
         for repetition in range(ground.file.seeds if tier in TRAINED else 1):
             solved.append(solve(ground, tier, repetition))
+    except Interrupted:
+        raise
     except NacreError as error:
         if not solved:  # else: the seeds that are there count
             return _failed(number, tier, error)
