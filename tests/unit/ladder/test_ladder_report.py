@@ -54,7 +54,8 @@ class _Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
