@@ -165,7 +165,7 @@ def pairs(texts: list[tuple[str, str]]) -> Rows:
 @pytest.mark.parametrize(
     ("train", "valid", "chosen", "asked", "said"),
     [
-        ([("red apple", "红苹果"), ("blue sky", "蓝天")], [("an apple", "红苹果"), ("sky", "蓝天")], "memory", "sky?", "蓝天"),
+        ([("an apple", "苹果"), ("the sky", "天")], [("apple", "苹果"), ("sky", "天")], "memory", "sky?", "天"),
         ([("a b", "x"), ("c d", "x"), ("e f", "y")], [("q r", "x"), ("e f g", "x")], "frequent", "new", "x"),
         ([("One. Two.", "One."), ("第一。第二。", "第一。")], [("A b. C.", "A b.")], "lead", "甲乙！丙。", "甲乙！"),
         ([("same", "same"), ("也是", "也是")], [("one. two", "one. two")], "copy", "x. y", "x. y"),
