@@ -60,6 +60,8 @@ class Setting:
             raise DataError(
                 f"the task {setting.task.name} has no training rows", remedy="give it some, or leave tune out"
             )
+        if setting.task.kind == "rank" and not setting.task.corpus:
+            raise DataError(f"the task {setting.task.name} has no corpus to rank", remedy="give it corpus.jsonl")
         check_base(setting.shape, setting.task.kind, setting.base)
         return setting
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nacre.data.write import write_json
@@ -57,9 +58,13 @@ def _planned(setting: Setting) -> tuple[Plan, float]:
         methods=config.methods,
         learning_rates={"full": config.learning_rates, "lora": config.lora_rates},
         epochs=config.epochs,
-        search=config.search,
+        search=config.search if setting.task.valid else 0.0,
     )
-    return resolve(setting.task.kind, rows, config.batch_size, pass_flops, effort, wishes), pass_flops
+    plan = resolve(setting.task.kind, rows, config.batch_size, pass_flops, effort, wishes)
+    if plan.frozen and plan.candidates and not setting.task.valid:
+        why = "there are no validation rows by which it could be preferred"
+        plan = replace(plan, candidates=(), left_out={**dict.fromkeys(plan.epochs, why), **plan.left_out}, epochs={})
+    return plan, pass_flops
 
 
 def _told(plan: Plan) -> dict[str, Scalar]:
