@@ -13,7 +13,7 @@ from nacre.kernel.config import KernelConfig
 from nacre.kernel.presets import preset
 from nacre.metrics.quality import Kind
 from nacre.recipe.scaling import Rule, Shape, Sized, size, vocabulary
-from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, Effort, allowed
+from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, allowed
 from nacre.tiers.pretrain.stages import SolveConfig
 from nacre.tiers.pretrain.texts import Measured, targets_of
 from nacre.tiers.task import Task, text_of
@@ -79,13 +79,14 @@ def design(config: SolveConfig, task: Task, tokenizer: Tokenizer, found: Measure
         return made if made.layout == "encoder-decoder" else made.replace(head="none")
 
     unique = found.n_bytes / max(1.0, lengths.bytes_per_token)
-    flops = config.flops or effort.flops
+    flops = config.flops or effort.flops * recipe.share
     typical = round(lengths.mean)
     sized = size(flops, unique, kernel, typical, rule=Rule(config.ratio, config.epochs), shapes=allowed(recipe))
     batch_size = recipe.batch_for(_examples(task))
     flops_per_step = batch_size * lengths.per_example(task.kind) * sized.weight.flops_per_token
     per_pass = max(1.0, _examples(task) / batch_size)
-    steps = _steps(config, effort, flops_per_step, per_pass)
+    paid = math.floor(min(flops / flops_per_step, effort.passes * per_pass))
+    steps = config.steps or max(1, paid)
     spent = steps * flops_per_step
     return Design(family, sized, context, target_context, batch_size, steps, steps / per_pass, spent)
 
@@ -93,14 +94,6 @@ def design(config: SolveConfig, task: Task, tokenizer: Tokenizer, found: Measure
 def _examples(task: Task) -> int:
     """Labelled examples: rows, or pairs of a query and a text that answers it."""
     return sum(len(row["relevant"]) for row in task.train) if task.kind == "rank" else len(task.train)
-
-
-def _steps(config: SolveConfig, effort: Effort, flops_per_step: float, steps_per_pass: float) -> int:
-    """Steps of tuning that the budget pays, no more than the effort's passes over the labelled rows."""
-    if config.steps is not None:
-        return config.steps
-    paid = (config.flops or effort.flops) / flops_per_step
-    return max(1, math.floor(min(paid, effort.passes * steps_per_pass)))
 
 
 def choices(family: str, shape: Shape, positions: int, tokenizer: Tokenizer) -> dict[str, Any]:

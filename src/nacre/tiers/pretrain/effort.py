@@ -51,6 +51,7 @@ class Recipe:
     longest: int  # tokens of a text, at most
     choices: Mapping[str, Any] = field(default_factory=dict)  # of KernelConfig, besides the sizes
     optimizer: str = "muon"
+    share: float = 1.0  # of an effort's operations: kernels with little to multiply spend their time elsewhere
 
     def batch_for(self, examples: int) -> int:
         """Examples of a step, where there are so many labelled ones."""
@@ -61,8 +62,8 @@ RECIPES: Mapping[Kind, Recipe] = {
     "classify": Recipe("bert", Shape(128, 2, 4), 64, 2e-3, 256),
     "tag": Recipe("bert", Shape(128, 2, 4), 32, 1e-3, 256),
     "generate": Recipe("t5-v1.1", Shape(128, 2, 4), 64, 2e-3, 192),
-    # Search from scratch lives in wide embeddings: one thin layer over them, and steps rather than depth.
-    "rank": Recipe("bert", Shape(256, 1, 4), 128, 2e-3, 128, {"ffn_size": 256}),
+    # Search from scratch lives in the embeddings: one thin layer over them, and many steps rather than depth.
+    "rank": Recipe("bert", Shape(128, 1, 4), 128, 5e-3, 96, {"ffn_size": 128}, share=0.4),
 }
 
 LARGEST = Shape(768, 12, 12)
@@ -80,7 +81,7 @@ WARM_UP_SHARE = 0.5  # steps of a warm-up, as a share of those of tuning
 def tuned_flops(effort: Effort, kind: Kind) -> float:
     """What all tunings and warm-ups of an effort take, roughly."""
     tries = effort.tries_warm_up and kind != "rank"
-    return effort.flops * (2 + WARM_UP_SHARE if tries else 1)
+    return effort.flops * RECIPES[kind].share * (2 + WARM_UP_SHARE if tries else 1)
 
 
 _ENCODERS = ("bert", "ernie")
