@@ -20,6 +20,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 _FILE = "answers.sqlite3"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, body TEXT NOT NULL, vector BLOB) WITHOUT ROWID"
+_FORMAT = 1  # of what is kept; part of every key, so that an older program's answers are not misread
 _MOST_KEYS = 500  # bound variables of one statement
 
 Kept = tuple[dict[str, Any], bytes | None]
@@ -27,7 +28,7 @@ Kept = tuple[dict[str, Any], bytes | None]
 
 def key_of(identity: str, verb: str, request: Any) -> bytes:
     """SHA-256 of an engine and a request in canonical JSON."""
-    text = json.dumps([identity, verb, request], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps([_FORMAT, identity, verb, request], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()
 
 

@@ -109,7 +109,7 @@ class Metered(BaseEngine):
         if not texts:
             return Embedded(np.zeros((0, self.capabilities.dimensions or 0), np.float32), self.name)
         keys = [key_of(self.identity, "embed", text) for text in texts]
-        found = self._kept(keys)
+        found = {key: kept for key, kept in self._kept(keys).items() if kept[1]}
         rows_of = {key: _vector(kept) for key, kept in found.items()}
         used = [_usage(found[key][0]["usage"], cached=True) for key in dict.fromkeys(keys) if key in found]
         cut = {key for key, (body, _) in found.items() if body["cut"]}
