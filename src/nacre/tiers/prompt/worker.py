@@ -19,7 +19,7 @@ from nacre.tiers.task import Task, load
 
 def prompt_solve(config: PromptConfig, work: Work) -> Mapping[str, Scalar]:
     """Writes the rung: engine, `prompt.md`, `choices.json`, and for similarity the vectors."""
-    task = load(work.inputs["task"])
+    task, paid_before = load(work.inputs["task"]), work.engines.spent.requests
     keep_engine(work.inputs["engine"], work.out)
     with work.engines.open(work.out / ENGINE_FOLDER, remote=True) as engine:
         way, outcome = _search(engine, task, config, work, keep=True)
@@ -44,17 +44,17 @@ def prompt_solve(config: PromptConfig, work: Work) -> Mapping[str, Scalar]:
             how={"task": keep_task(task), "way": way, "config": plain(config)},
         ),
     )
-    return _figures(way, name, outcome, config, work)
+    return _figures(way, name, outcome) | {"requests_paid": work.engines.spent.requests - paid_before}
 
 
 def prompt_optimise(config: PromptConfig, work: Work) -> Mapping[str, Scalar]:
     """Writes `prompt.md` and `choices.json`."""
-    task = load(work.inputs["task"])
+    task, paid_before = load(work.inputs["task"]), work.engines.spent.requests
     with work.engines.open(work.inputs["engine"], remote=True) as engine:
         way, outcome = _search(engine, task, config, work, keep=False)
         name = engine.name
     outcome.save(work.out)
-    return _figures(way, name, outcome, config, work)
+    return _figures(way, name, outcome) | {"requests_paid": work.engines.spent.requests - paid_before}
 
 
 def _search(engine: Engine, task: Task, config: PromptConfig, work: Work, *, keep: bool) -> tuple[Way, Outcome]:
@@ -71,7 +71,7 @@ def _solver(way: Way, outcome: Outcome) -> str:
     return f"optimised {'prompt' if way == 'words' else 'wording for nearness'}{shown}"
 
 
-def _figures(way: Way, name: str, outcome: Outcome, config: PromptConfig, work: Work) -> dict[str, Scalar]:
+def _figures(way: Way, name: str, outcome: Outcome) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {
         "way": way,
         "engine": name,
@@ -80,8 +80,7 @@ def _figures(way: Way, name: str, outcome: Outcome, config: PromptConfig, work: 
         "candidates": len(outcome.log["candidates"]),
         "not_tried": len(outcome.log["not_tried"]),
         "requests_asked": outcome.log["requests"]["asked"],
-        "requests_budget": config.budget_requests,
-        "requests_paid": work.engines.spent.requests,
+        "requests_budget": outcome.log["requests"]["budget"],
     }
     if outcome.default is not None:
         found["valid_default"] = round(outcome.default, 4)
