@@ -23,6 +23,7 @@ from nacre.tiers.baseline.stages import ClassifyChoice, GenerateChoice, RankChoi
 from nacre.tiers.baseline.tagger import Majority, Tagged, features_of, shape_of
 from nacre.tiers.baseline.writers import Lead
 from nacre.tiers.rung import Answer, open_rung, read_manifest
+from nacre.tiers.task import load
 
 Rows = list[dict[str, Any]]
 METRIC = {"classify": "accuracy", "tag": "entity_f1", "generate": "exact", "rank": "ndcg@10"}
@@ -104,6 +105,15 @@ def test_c_is_chosen_by_the_metric_of_the_task() -> None:
 
     found = fit(train, valid, Search(Grams("both")), third_is_best)
     assert (found.model.c, found.validation) == (3.0, {0.3: 0.0, 1.0: 0.0, 3.0: 1.0})
+
+
+def test_the_validation_figure_is_that_of_the_metric(tmp_path: Path) -> None:
+    valid = labelled([*INTENTS[::3], ("refund", "delivery"), ("parcel", "delivery"), ("the parcel", "delivery")])
+    given = task(tmp_path, "classify", labelled(INTENTS), valid, metric="macro_f1")
+    metrics = solved(tmp_path, given, SolveConfig(ClassifyChoice(candidates=(1.0,)), refit=False))
+    judged = load(given).quality.judge(valid, [one.value for one in answers(tmp_path, valid)])
+    assert metrics["valid_macro_f1"] == pytest.approx(judged.score, abs=1e-6)
+    assert judged.score != pytest.approx(5 / 6)  # the accuracy: one row has the wrong label
 
 
 def test_refitting_learns_from_validation_rows_too(tmp_path: Path) -> None:
