@@ -156,7 +156,7 @@ def _name(documents: Path) -> str:
     """A store name for a folder: its own name, and enough of a digest of its place to tell equal names apart."""
     from nacre.lineage.digest import digest_json
 
-    place = digest_json(str(documents.resolve())).removeprefix("sha256:")[:8]
+    place = digest_json({"place": str(documents.resolve())}).removeprefix("sha256:")[:8]
     letters = "".join(one if one.isascii() and (one.isalnum() or one in "_-") else "-" for one in documents.stem)
     return f"{letters.strip('-_').lower() or 'folder'}-{place}"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from unicodedata import category
+from unicodedata import category, combining
 
 _JOINER = "\u200d"
+_VIRAMA = 9  # the combining class of signs that join two consonants of an Indic script
 _JAMO_V_T = range(0x1160, 0x1200)
 _PREPENDED = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u08e2\u0d4e")
 
@@ -21,7 +22,7 @@ def may_cut(text: str, at: int) -> bool:
     before, after = text[at - 1], text[at]
     if before == "\r" and after == "\n":
         return False
-    if _extends(after) or before == _JOINER or before in _PREPENDED:
+    if _extends(after) or before == _JOINER or before in _PREPENDED or combining(before) == _VIRAMA:
         return False
     if _is_flag(before) and _is_flag(after):
         return _n_flags_before(text, at) % 2 == 0
@@ -33,7 +34,7 @@ def _extends(character: str) -> bool:
     """Marks, variation selectors, joiners, skin tones, tags: what belongs to the character before."""
     return (
         category(character) in ("Mn", "Me", "Mc")
-        or character in (_JOINER, "\u200c", "\uff9e", "\uff9f")
+        or character in (_JOINER, "\u200c", "\uff9e", "\uff9f", "\u0e33", "\u0eb3")
         or "\U0001f3fb" <= character <= "\U0001f3ff"
         or "\U000e0020" <= character <= "\U000e007f"
     )

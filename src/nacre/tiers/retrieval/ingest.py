@@ -85,8 +85,9 @@ def parts_of(file: SourceFile, config: IngestConfig, report: DropReport) -> Iter
         if size == 0:
             raise DataError("empty file", remedy="")
         for part in reader(file, config, tally):
-            some = some or bool(part.text.strip())
-            yield part
+            if part.text.strip():
+                some = True
+                yield part
         if not some:
             raise DataError("no text in it", remedy="")
     except DataError as error:

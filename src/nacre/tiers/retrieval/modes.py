@@ -55,7 +55,7 @@ def choose_mode(index: Index, rows: Sequence[Row], quality: Quality) -> Chosen:
     answers = {mode: _ranked(index, rows, mode) for mode in ("lexical", "dense", "hybrid")}
     judged = quality.judge_all(rows, answers)
     scores = {mode: one.score for mode, one in judged.items()}
-    single: Mode = "dense" if scores["dense"] >= scores["lexical"] else "lexical"
+    single: Mode = "dense" if scores["dense"] > scores["lexical"] else "lexical"
     gain = judged[single].against(judged["hybrid"])
     said = f"{quality.metric} of hybrid minus {single}: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
     said += f" on {len(rows)} validation queries"

@@ -15,15 +15,15 @@ _CJK = (
 )
 _RUN = re.compile(rf"(?P<cjk>[{_CJK}]+)|(?P<word>[^\W_{_CJK}]+)")
 # Latin, Greek and Cyrillic letters lose their accents; marks of other scripts are letters.
-_ACCENTED = re.compile("[\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1fff]")
+_ACCENTED = re.compile("[\u0300-\u036f\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1fff]")
 
 
 def folded(text: str) -> str:
     """Full-width and compatibility forms resolved, case folded, accents off."""
     text = normalize("NFKC", text).casefold()
-    if text.isascii() or not _ACCENTED.search(text):
+    if text.isascii():
         return text
-    return "".join(_bare(one) if _ACCENTED.match(one) else one for one in text)
+    return _ACCENTED.sub(lambda found: _bare(found[0]), text)
 
 
 def _bare(character: str) -> str:

@@ -62,8 +62,9 @@ class QdrantEdge:
         self._shard.flush()
 
     def delete(self, keys: Keys) -> None:
-        self._shard.update(self._edge.UpdateOperation.delete_points(keys.tolist()))
-        self._shard.flush()
+        if len(keys):
+            self._shard.update(self._edge.UpdateOperation.delete_points(keys.tolist()))
+            self._shard.flush()
 
     def search(self, queries: Vectors, k: int, filters: Filters | None = None) -> list[Near]:
         edge = self._edge

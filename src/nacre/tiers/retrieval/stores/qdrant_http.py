@@ -69,6 +69,8 @@ class QdrantHttp:
             self._call("upsert", self._collection, points=points, wait=True)
 
     def delete(self, keys: Keys) -> None:
+        if not len(keys):  # the server refuses an empty list
+            return
         selector = self._models.PointIdsList(points=keys.tolist())
         self._call("delete", self._collection, points_selector=selector, wait=True)
 
