@@ -22,7 +22,7 @@ from nacre.tiers.retrieval.passages import FILE, Passage, Passages
 from nacre.tiers.retrieval.stores.flat import Flat
 from nacre.tiers.retrieval.vectors import Fields, Keys, Vectors, VectorStore
 
-EXACT_UP_TO = 200_000  # passages; see docs/decisions/0004-vector-store.md
+EXACT_UP_TO = 100_000  # passages; see docs/decisions/0004-vector-store.md
 _BATCH = 10_000
 
 
