@@ -22,12 +22,20 @@ def may_cut(text: str, at: int) -> bool:
     before, after = text[at - 1], text[at]
     if before == "\r" and after == "\n":
         return False
-    if _extends(after) or before == _JOINER or before in _PREPENDED or combining(before) == _VIRAMA:
+    if _extends(after) or before == _JOINER or before in _PREPENDED or _joins(text, at):
         return False
     if _is_flag(before) and _is_flag(after):
         return _n_flags_before(text, at) % 2 == 0
     # A vowel or final of Hangul that stands as a letter of its own joins the syllable before it.
     return ord(after) not in _JAMO_V_T
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether a joining sign stands before `at`, marks between them aside."""
+    place = at - 1
+    while place > 0 and _extends(text[place]) and combining(text[place]) != _VIRAMA:
+        place -= 1
+    return combining(text[place]) == _VIRAMA
 
 
 def _extends(character: str) -> bool:
