@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from nacre.errors import CheckpointError
 from nacre.kernel.config import KernelConfig
@@ -44,8 +46,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Kernel:
     config = read_config(given)
     stored = read_weights(folder)
     config = _settled(config, given.get("nacre", {}), stored)
-    with torch.device("meta"):
-        kernel = Kernel(config)
+    kernel = _bare(config)
     state = _canonical(kernel, folder, stored, bool(given.get("nacre", {}).get("pooler") == "placeholder"))
     if config.overflows_float16 and any(tensor.dtype == torch.float16 for tensor in state.values()):
         _log.warning("T5 in float16 overflows in its feed-forward: loaded as float32")
@@ -80,14 +81,28 @@ def check_savable(config: KernelConfig) -> None:
     Cheap: for use before a long training run.
     """
     write_config(config)
-    with torch.device("meta"):
-        kernel = Kernel(config)
+    kernel = _bare(config)
     body = {
         name: t
         for name, t in kernel.state_dict().items()
         if config.head_in_checkpoint or not name.startswith(_HEAD_PARTS)
     }
     to_theirs(config if config.head_in_checkpoint else config.replace(head="none", labels=(), pooler=None), body)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves parameters as they are allocated: draws on the meta device would import torch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _bare(config: KernelConfig) -> Kernel:
+    """A kernel without storage, to be filled from a checkpoint."""
+    with torch.device("meta"), _Uninitialised():
+        return Kernel(config)
 
 
 def _settled(config: KernelConfig, extra: dict[str, object], stored: dict[str, Tensor]) -> KernelConfig:

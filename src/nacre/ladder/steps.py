@@ -41,6 +41,7 @@ class Ground:
     seed: int
     task: StepResult
     test: StepResult
+    corpus: StepResult | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ def check_tiers(file: TaskFile) -> None:
 def lay_ground(
     file: TaskFile, store: Store, engines: EngineRoom, device: str, watcher: Watcher, seed: int = 0
 ) -> Ground:
-    """Makes the task's rows and test rows. Raises what is wrong with them."""
+    """Makes the task's rows, the test rows, and the named corpus without them. Raises what is wrong with them."""
     inputs = dict(file.data)
     steps = {"task": Step("task.prepare", inputs, file.config), "test": Step("task.test", inputs, file.config)}
+    if file.corpus is not None and file.tiers.get("pretrain", {}) is not None:
+        given = {"corpus": file.corpus, "test": "test"}
+        steps["corpus"] = Step("task.corpus", given, {"kind": file.kind})
     recipe = Recipe(_name(file), steps, seed, file.task.about, file.folder)
-    task, test = run_recipe(recipe, store, RunOptions(device=device, watcher=watcher, engines=engines))
-    return Ground(file, store, engines, device, watcher, seed, task, test)
+    made = {one.step: one for one in run_recipe(recipe, store, RunOptions(None, device, False, watcher, engines))}
+    return Ground(file, store, engines, device, watcher, seed, made["task"], made["test"], made.get("corpus"))
 
 
 def solve(ground: Ground, tier: str, repetition: int = 0) -> Solved:
@@ -109,8 +113,8 @@ def _name(file: TaskFile) -> str:
 def _inputs(ground: Ground, tier: str) -> dict[str, str]:
     """What a tier's stage takes, of what the task names."""
     offered = {"task": ground.task.ref, "base": ground.file.base}
-    if ground.file.corpus is not None:
-        offered["corpus"] = ground.file.corpus
+    if ground.corpus is not None:
+        offered["corpus"] = ground.corpus.ref
     wanted = catalogue.find(f"{tier}.solve").inputs
     given = {name: ref for name, ref in offered.items() if name in wanted}
     if "engine" in wanted:
