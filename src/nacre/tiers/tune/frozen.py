@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Inverse strengths of the penalty, over standardised features, of which validation picks one.
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _BATCH = 64
 _NEVER = -1e4  # logit of a class that no training row has
 
