@@ -18,14 +18,17 @@ from nacre.lifecycle.audit.tensors import Floats, TensorSource
 # In a layer: norm1, norm2 (before attention, before the feed-forward; D), q (H*K, D), k and v (G*K, D), o (D, H*K),
 # q_norm, k_norm (K), gate, up (F, D; `up` alone where the feed-forward is not gated), down (D, F), router (E, D),
 # experts as gate.e, up.e, down.e with the expert's number; biases as ROLE.bias; what a family has beyond: its own word.
+# Stacks beside the language model (or the encoder of an encoder-decoder) carry their name: `vision.q`, `encoder.q`.
 Key = tuple[int | None, str]
 Layout = Literal["decoder", "encoder", "encoder-decoder", "other"]
+Basis = Literal["shapes", "names", "config"]
 
 
 @dataclass(frozen=True)
 class View:
-    """A role's part of a stored tensor: after `transposed`, its rows start..stop, or every `step`-th of them.
+    """A role's part of a stored tensor: after `transposed`, its rows start..stop, or the first `block` of each `step`.
 
+    Blocks are how families interleave packed matrices per head (GPT-NeoX: q, k and v of head 0, then of head 1, ...).
     `index` picks one matrix of a stack (packed experts). `shape` is that of what `read` gives.
     """
 
@@ -35,19 +38,25 @@ class View:
     start: int = 0
     stop: int | None = None
     step: int = 1
+    block: int = 1
     index: int | None = None
 
     def read(self, source: TensorSource) -> Floats:
         """The values (out, in) in float32."""
-        whole = self.start == 0 and self.stop is None and self.step == 1
+        whole = self.start == 0 and self.stop is None and self.step == self.block
         if self.index is not None:
             values = source.read(self.name, slice(self.index, self.index + 1))[0]
         elif whole or self.transposed:
             values = source.read(self.name)
         else:
-            return np.ascontiguousarray(source.read(self.name, slice(self.start, self.stop))[:: self.step])
+            return self._pick(source.read(self.name, slice(self.start, self.stop)))
         values = values.T if self.transposed else values
-        return np.ascontiguousarray(values[self.start : self.stop : self.step])
+        return self._pick(values[self.start : self.stop])
+
+    def _pick(self, rows: Floats) -> Floats:
+        if self.step != self.block:
+            rows = rows[np.arange(len(rows)) % self.step < self.block]
+        return np.ascontiguousarray(rows)
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,10 @@ class Canonical:
     `graph` lists the operations of a layer and around the stack in order, as words with symbolic sizes, with what
     changes the function (norm, activation, positions). `names` maps stored names to canonical ones (`layers.3.q`),
     `unmapped` are names without a role. `family` is the nearest family by design, in the field's word. `views` is
-    empty where only a config is known.
+    empty where only a config is known. `basis` is what roles and sizes stand on: shapes of tensors, their names (an
+    index without shapes), or a config alone; `shape` is empty where sizes are unknown. `ambiguous` are roles that could
+    not be told apart (`("gate", "up")`): their views are right up to an exchange, which is the same in every layer
+    only where names are.
     """
 
     layout: Layout
@@ -85,3 +97,5 @@ class Canonical:
     names: Mapping[str, str] = field(default_factory=dict)
     unmapped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    basis: Basis = "shapes"
+    ambiguous: tuple[tuple[str, ...], ...] = ()
