@@ -27,6 +27,7 @@ EXTRAS: dict[str, str] = {
     "pypdf": "retrieval",
     "qdrant_edge": "retrieval",
     "qdrant_client": "qdrant",
+    "gguf": "audit",
 }
 
 
