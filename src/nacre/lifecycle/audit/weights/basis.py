@@ -1,0 +1,90 @@
+"""C2: the same neurons in the same order. Rows of the up-projection are matched by cosine; were the two trainings
+independent, the matching would be a uniformly random order, whatever the data and the design.
+
+Cosine similarity of weights, Zhu et al. 2025 (arXiv 2502.12292), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nacre.lifecycle.audit.tensors import Floats
+from nacre.lifecycle.audit.verdict import Evidence
+from nacre.lifecycle.audit.weights.matching import Places, as_p, assign, fisher, log10_tail, spearman, unit_rows
+from nacre.lifecycle.audit.weights.side import Settings, Side, spread
+
+TEST = "basis"
+CEILING = 0.9  # Spearman of a block whose neurons have kept their order
+ASSUMPTION = (
+    "training is equivariant under permutations of hidden neurons (independent initialisation, any optimiser that "
+    "treats them alike), and no one has sorted the neurons since"
+)
+
+
+def probe(a: Side, b: Side, settings: Settings) -> Evidence:
+    """Spearman of the matching with the identity over blocks, Fisher's p over them.
+
+    `value` is the mean over the blocks examined. With equal depth block l is held against block l; otherwise each
+    of the shallower model's against all, and the smallest p is multiplied by their number. None where widths differ.
+    """
+    if _width(a) != _width(b):
+        return Evidence(TEST, None, text=f"no common basis: hidden sizes are {_width(a)} and {_width(b)}")
+    if len(a.depths) == len(b.depths):
+        pairs = spread(tuple(zip(a.depths, b.depths, strict=True)), settings.layers)
+        rows = [(i, j, *_block(a, b, i, j, settings)) for i, j in pairs]
+        log10_p = fisher([log10_tail(rho, count) for _, _, rho, count in rows])
+    else:
+        rows, log10_p = _best_of_all(a, b, settings)
+    mean = float(np.mean([row[2] for row in rows])) if rows else 0.0
+    detail = {
+        "log10_p": log10_p,
+        "layers": [{"a": i, "b": j, "rho": rho, "rows": count, "log10_p": log10_tail(rho, count)}
+                   for i, j, rho, count in rows],
+        "at_ceiling": bool(rows) and all(row[2] >= CEILING for row in rows),
+    }  # fmt: skip
+    text = f"neurons keep their order with a rank correlation of {mean:.3f} in {len(rows)} pairs of layers"
+    return Evidence(TEST, mean, as_p(log10_p), "exact", text, ASSUMPTION, detail)
+
+
+def _width(side: Side) -> int:
+    layer = side.depths[0]
+    return side.shape(layer, side.blocks(layer)[0].up)[1]
+
+
+def _block(a: Side, b: Side, i: int, j: int, settings: Settings) -> tuple[float, int]:
+    """(Spearman with the identity, rows matched) of the first feed-forward of two layers."""
+    one, other = _rows(a, i), _rows(b, j)
+    if len(one) > len(other):
+        one, other = other, one
+    chosen = np.arange(len(one))
+    if len(one) > settings.neurons:
+        chosen = np.sort(np.random.default_rng([settings.seed, 2]).permutation(len(one))[: settings.neurons])
+        other = other[chosen] if len(one) == len(other) else other
+    pi = match(one[chosen], other)
+    return spearman(pi, np.arange(len(pi))), len(pi)
+
+
+def match(one: Floats, other: Floats) -> Places:
+    """Which row of `other` each row of `one` is given, by cosine."""
+    return assign(unit_rows(one) @ unit_rows(other).T)
+
+
+def _rows(side: Side, layer: int) -> Floats:
+    return side.folded(layer, side.blocks(layer)[0].up)
+
+
+def _best_of_all(a: Side, b: Side, settings: Settings) -> tuple[list[tuple[int, int, float, int]], float]:
+    """For the shallower side's layers the best of the other side; p of the smallest times the number of pairs."""
+    turned = len(a.depths) > len(b.depths)
+    few, many = (b, a) if turned else (a, b)
+    rows: list[tuple[int, int, float, int]] = []
+    smallest, n_pairs = 0.0, 0
+    for i in spread(few.depths, max(2, settings.layers // 2)):
+        found = [(j, *_block(few, many, i, j, settings)) for j in many.depths]
+        n_pairs += len(found)
+        j, rho, count = max(found, key=lambda one: one[1])
+        smallest = min(smallest, log10_tail(rho, count))
+        rows.append((j, i, rho, count) if turned else (i, j, rho, count))
+    return rows, min(0.0, smallest + math.log10(max(n_pairs, 1)))

@@ -1,0 +1,119 @@
+"""C1: the same numbers under other names. Renaming, other shards, another dtype that holds the same values, frozen
+parts and repeated layers keep whole tensors; independent training does not produce a single one twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from nacre.lifecycle.audit.canonical import Key, View
+from nacre.lifecycle.audit.verdict import Evidence
+from nacre.lifecycle.audit.weights.side import Settings, Side, finite
+
+TEST = "exact"
+LEAST_SIZE = 64  # values; a smaller tensor is counted and decides nothing
+LEAST_DISTINCT = 32  # different values among those looked at; fewer is a default (ones, zeros), not training
+_LOOKED_AT = 4096
+_NOT_TRAINED = ("positions", "relative_bias")  # tables that a formula may fill
+
+
+def probe(a: Side, b: Side, settings: Settings) -> Evidence:
+    """The share of `a`'s parameters that lie in tensors which `b` holds too, bit for bit in float32.
+
+    `value` is that share. p is exact: two trainings that share nothing agree in all of 64 or more floats with
+    probability 0 for any purpose (it is reported as 1e-300).
+    """
+    raw = _same_bytes_mean_same_values(a, b)
+    ours, theirs = _hashes(a, raw), _hashes(b, raw)
+    held = Counter(theirs.values())
+    same = {key for key, digest in ours.items() if digest in held}
+    counted = [key for key in same if _is_evidence(a, key)]
+    total = sum(_size(a, key) for key in ours)
+    share = sum(_size(a, key) for key in same) / max(total, 1)
+    detail = {
+        "share": share,
+        "equal": len(same),
+        "tensors": len(ours),
+        "counted": len(counted),
+        "share_of_reference": _share(b, theirs, set(ours.values())),
+        "multisets_equal": Counter(ours.values()) == held,
+        "equal_keys": sorted(_name(key) for key in same)[:400],
+        "moved": _moved(ours, theirs),
+        "log10_p": -300.0 if counted else 0.0,
+    }
+    text = f"{len(same)} of {len(ours)} tensors ({share:.1%} of the parameters) are equal value for value"
+    assumption = "two trainings that share nothing never end in the same 64 or more floating-point numbers"
+    return Evidence(TEST, share, 1e-300 if counted else 1.0, "exact", text, assumption, detail)
+
+
+def _same_bytes_mean_same_values(a: Side, b: Side) -> frozenset[str]:
+    """Roles whose bytes can be hashed as they lie: stored whole, in one and the same dtype, on both sides."""
+    dtypes: dict[str, set[str]] = {}
+    for side in (a, b):
+        for (_, role), view in side.canonical.views.items():
+            info = side.source.infos[view.name]
+            dtypes.setdefault(role, set()).add(info.dtype if _is_whole(view, info.shape) else f"part {id(view)}")
+    plain = ("F32", "F16", "BF16", "F64")
+    return frozenset(role for role, found in dtypes.items() if len(found) == 1 and found <= set(plain))
+
+
+def _is_whole(view: View, stored: tuple[int, ...]) -> bool:
+    return not view.transposed and view.index is None and view.shape == stored
+
+
+def _hashes(side: Side, raw: frozenset[str]) -> Mapping[Key, bytes]:
+    return side.once((TEST, raw), lambda: {key: _digest(side, key, raw) for key in side.canonical.views})
+
+
+def _digest(side: Side, key: Key, raw: frozenset[str]) -> bytes:
+    view, digest = side.canonical.views[key], hashlib.sha256()
+    if key[1] in raw:
+        for block in side.source.blocks(view.name):
+            digest.update(block)
+    else:
+        values = finite(view.read(side.source), view.name)
+        digest.update(np.ascontiguousarray(values + 0.0).data)  # -0.0 and 0.0 are one value
+    return digest.digest() + repr(view.shape).encode()
+
+
+def _is_evidence(side: Side, key: Key) -> bool:
+    if key[1] in _NOT_TRAINED or _size(side, key) < LEAST_SIZE:
+        return False
+    view = side.canonical.views[key]
+    rows = max(1, _LOOKED_AT * view.shape[0] // max(_size(side, key), 1))
+    is_plain = _is_whole(view, side.source.infos[view.name].shape)
+    values = side.source.read(view.name, slice(0, rows)) if is_plain else view.read(side.source)[:rows]
+    return len(np.unique(values.ravel()[:_LOOKED_AT])) >= LEAST_DISTINCT
+
+
+def _size(side: Side, key: Key) -> int:
+    return int(np.prod(side.canonical.views[key].shape, dtype=np.int64))
+
+
+def _share(side: Side, hashes: Mapping[Key, bytes], held: set[bytes]) -> float:
+    total = sum(_size(side, key) for key in hashes)
+    return sum(_size(side, key) for key, digest in hashes.items() if digest in held) / max(total, 1)
+
+
+def _moved(ours: Mapping[Key, bytes], theirs: Mapping[Key, bytes]) -> dict[str, list[int]]:
+    """Layers of `b` in which each layer of `a` is found whole (for stacked and dropped layers)."""
+    layers_a, layers_b = _by_layer(ours), _by_layer(theirs)
+    places: dict[tuple[tuple[str, bytes], ...], list[int]] = {}
+    for layer, content in layers_b.items():
+        places.setdefault(content, []).append(layer)
+    return {str(layer): places[content] for layer, content in layers_a.items() if content in places}
+
+
+def _by_layer(hashes: Mapping[Key, bytes]) -> dict[int, tuple[tuple[str, bytes], ...]]:
+    found: dict[int, list[tuple[str, bytes]]] = {}
+    for (layer, role), digest in hashes.items():
+        if layer is not None:
+            found.setdefault(layer, []).append((role, digest))
+    return {layer: tuple(sorted(content)) for layer, content in found.items()}
+
+
+def _name(key: Key) -> str:
+    return key[1] if key[0] is None else f"layers.{key[0]}.{key[1]}"
