@@ -5,7 +5,7 @@ The files' own word splitting is left out, so that a GGUF header, a tiktoken fil
 
 from __future__ import annotations
 
-
+import itertools
 import math
 import re
 from functools import cache
