@@ -14,7 +14,7 @@ from nacre.cli.main import VERBS
 from nacre.cli.parser import VerbParser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md"]
 
 
 def shown_commands() -> list[tuple[str, str]]:
@@ -35,6 +35,8 @@ def test_every_shown_command_is_one_that_exists(page: str, line: str) -> None:
     args = parser.parse_args(arguments)
     if verb in ("run", "plan"):
         assert (ROOT / args.recipe).is_file(), f"{page}: {args.recipe} does not exist"
+    if verb == "ladder" and args.task != "desk":
+        assert (ROOT / args.task).is_file(), f"{page}: {args.task} does not exist"
 
 
 def test_there_are_commands_to_check() -> None:
@@ -59,7 +61,10 @@ def test_make_targets_named_in_pages_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_python_snippet_runs(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_python_snippet_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NACRE_HOME", str(tmp_path))
     for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
         exec(compile(block, page, "exec"), {})
         assert capsys.readouterr().out
