@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nacre.data.read import FORMATS, data_files, read, suffix_of
 from nacre.errors import CheckpointError, NacreError, ReferenceNotFound
-from nacre.lifecycle.audit.readers import files, folder, index
+from nacre.lifecycle.audit.readers import files, folder, gguf, index
+from nacre.lifecycle.audit.readers.adapter import AdaptedSource
 from nacre.lifecycle.audit.readers.files import shown
 from nacre.lifecycle.audit.readers.ranges import RangeSource
 from nacre.lifecycle.audit.readers.strict_json import parse_object
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.tensors import TensorInfo, TensorSource
 from nacre.lineage.digest import RECORD_NAME
-from nacre.lineage.record import Record
 from nacre.lineage.store import Resolved, Store
 from nacre.recipe.references import open_store
 
@@ -29,6 +30,8 @@ _ABSENT = {
     "weights": "there are no weights",
     "data": "there is no data set",
 }
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
+_TELLING = {"index": {"weight_map"}, "adapter": {"peft_type"}, "tokenizer": {"model", "added_tokens"}}
 _LARGEST_RECORD = 64 << 20
 
 
@@ -47,19 +50,28 @@ class _Parts:
     notes: list[str] = field(default_factory=list)
 
 
-def open_subject(ref: str | Path, store: Store | None = None) -> Subject:
-    """What `ref` names, opened for an audit: a path, `name@version` of the store, `model:NAME`.
+def open_subject(ref: str | Path, store: Store | None = None, base: str | Path | None = None) -> Subject:
+    """What `ref` names, opened for an audit: a path, `name@version` of the store, `model:NAME`, `data:NAME`.
 
-    `tokenizer` is the main file of the tokenizer (others may lie beside it), `data` a file or folder of rows.
-    Raises ReferenceNotFound where `ref` names nothing, and CheckpointError where nothing of it can be read.
+    `tokenizer` is the main file of the tokenizer (others may lie beside it; a GGUF file holds its own), `data` a file
+    or folder of rows. An adapter is opened as the model that it makes of its base: `base`, else the local path that it
+    names. Raises ReferenceNotFound where `ref` names nothing, and CheckpointError where nothing of it can be read.
     """
+    store = store if store is not None else open_store()
+    resolved, parts = _found(ref, store)
+    if parts.adapter is not None and parts.config is None:
+        _put_on_base(resolved.path, parts, store, base)
+    return _subject(resolved, parts)
+
+
+def _found(ref: str | Path, store: Store) -> tuple[Resolved, _Parts]:
     parts = _Parts()
-    resolved = _resolve(str(ref), store if store is not None else open_store(), parts.notes)
+    resolved = _resolve(str(ref), store, parts.notes)
     if resolved.path.is_dir():
         _open_folder(resolved.path, parts)
     else:
         _open_file(resolved.path, parts)
-    return _subject(resolved.ref, resolved.path, resolved.record, parts)
+    return resolved, parts
 
 
 def _resolve(ref: str, store: Store, notes: list[str]) -> Resolved:
@@ -89,9 +101,12 @@ def _open_folder(path: Path, parts: _Parts) -> None:
     if ADAPTER in names:
         parts.adapter = _config(path, ADAPTER, parts)
     _take(folder.find_weights(path, names), parts)
-    parts.tokenizer, reason = folder.find_tokenizer(path, names)
-    if reason is not None:
-        parts.missing["tokenizer"] = reason
+    if parts.tokenizer is None:
+        parts.tokenizer, reason = folder.find_tokenizer(path, names)
+        if reason is not None:
+            parts.missing["tokenizer"] = reason
+    if parts.config is None and parts.adapter is None and not parts.infos and parts.tokenizer is None:
+        _take_data(path, parts)
 
 
 def _config(path: Path, name: str, parts: _Parts) -> dict[str, Any] | None:
@@ -110,24 +125,118 @@ def _take(found: index.Found | None, parts: _Parts) -> None:
     parts.notes += found.notes
     if found.problem is not None:
         parts.missing["weights"] = found.problem
-    else:
+    elif found.extents:
         parts.tensors = RangeSource(found.extents)
+    packed = sorted({extent.path for extent in found.extents.values() if extent.path.suffix == ".gguf"})
+    if packed:
+        _take_gguf(packed[0], parts)
+
+
+def _take_gguf(path: Path, parts: _Parts) -> None:
+    """A GGUF file tells its config and holds its tokenizer; what lies beside it in files of its own goes first."""
+    metadata = gguf.read_metadata(path)
+    if parts.config is None:
+        parts.config = gguf.config_of(metadata)
+    if metadata.get("tokenizer.ggml.tokens"):
+        parts.tokenizer = path
 
 
 def _open_file(path: Path, parts: _Parts) -> None:
-    if path.name.endswith(".index.json"):
+    kind = _kind(path)
+    if kind == "index":
         parts.infos = index.names_only(index.read_index(path))
         parts.missing["weights"] = f"{shown(path.name)} alone names {len(parts.infos)} tensors and holds none"
-    elif path.suffix == ".json":
+    elif kind == "config":
         parts.config = folder.read_config(path, parts.notes)
+    elif kind == "adapter":
+        parts.adapter = folder.read_config(path, parts.notes)
+    elif kind == "tokenizer":
+        if files.size_of(path) == 0:
+            raise files.damaged(path, "holds no bytes")
+        parts.tokenizer = path
+    elif kind == "data":
+        _take_data(path, parts)
     else:
         _take(index.read_files([path], folder.reader_of(path)), parts)
+        if path.suffix == ".gguf" and not parts.infos and "weights" not in parts.missing:
+            parts.missing["weights"] = f"{shown(path.name)} holds a vocabulary and no tensors"
+            _take_gguf(path, parts)
 
 
-def _subject(ref: str, path: Path, record: Record | None, parts: _Parts) -> Subject:
+def _kind(path: Path) -> str:
+    """What a lone file is, by its name; JSON of another name by its keys."""
+    name = path.name.lower()
+    if name.endswith(".index.json"):
+        return "index"
+    is_vocabulary = "vocab" in name and name.endswith(".txt")
+    if is_vocabulary or name in _TOKENIZER_FILES or name.endswith((".model", ".tiktoken")):
+        return "tokenizer"
+    if name.endswith(".json"):
+        keys = folder.read_config(path, []).keys()
+        return next((kind for kind, telling in _TELLING.items() if telling <= keys), "config")
+    return "data" if suffix_of(path) in FORMATS else "weights"
+
+
+def _take_data(path: Path, parts: _Parts) -> None:
+    """A file or folder of rows, when the first row can be read."""
+    try:
+        found = data_files(path) if path.is_dir() else [path]
+        for file in found:
+            if path.is_dir():
+                files.inside(path, file.relative_to(path).as_posix())
+            files.size_of(file)
+        next(read(path))
+        parts.data = path
+    except NacreError as error:
+        parts.missing["data"] = error.message
+    except OSError as error:
+        parts.missing["data"] = f"{shown(path.name)} cannot be read: {error.strerror}"
+
+
+def _put_on_base(path: Path, parts: _Parts, store: Store, given: str | Path | None) -> None:
+    """Opens the adapter's base and reads the two as one model; `missing` says why where that fails."""
+    adapter, named = parts.tensors, (parts.adapter or {}).get("base_model_name_or_path")
+    parts.tensors = None
+    try:
+        base, under = _found(_base(path, named, given), store)
+        if under.adapter is not None and under.config is None:
+            raise CheckpointError(f"{shown(base.ref)} is an adapter itself", remedy="merge it into its base first")
+    except NacreError as error:
+        parts.missing["weights"] = parts.missing["kernel"] = f"an adapter without its base: {error.message}"
+        return
+    parts.base, parts.config, parts.infos = base.path, under.config, under.infos
+    parts.tokenizer = parts.tokenizer or under.tokenizer
+    if under.tensors is None:
+        parts.missing["weights"] = f"the adapter's base: {under.missing.get('weights', _ABSENT['weights'])}"
+    elif adapter is not None:
+        try:
+            parts.tensors = AdaptedSource(under.tensors, adapter, parts.adapter or {})
+            parts.infos = parts.tensors.infos
+            parts.notes.append(f"read as the model that the adapter makes of {shown(base.ref)}")
+        except CheckpointError as error:
+            parts.missing["weights"] = error.message
+
+
+def _base(path: Path, named: Any, given: str | Path | None) -> str | Path:
+    """What to open as the base: what was given, else the folder that the adapter's config names."""
+    if given is not None:
+        return given
+    if not isinstance(named, str) or not named:
+        raise CheckpointError("its config names none", remedy="give it: --base")
+    home = path if path.is_dir() else path.parent
+    for place in (Path(named).expanduser(), home / named):
+        try:
+            if place.is_dir() and place.resolve() != home.resolve():
+                return place
+        except (OSError, ValueError, RuntimeError):  # a name that is no path, or a loop of links
+            continue
+    raise CheckpointError(f"{shown(named)} is not on this machine", remedy="give it: --base")
+
+
+def _subject(resolved: Resolved, parts: _Parts) -> Subject:
     """The subject of its parts; CheckpointError where there are none."""
     there = {
-        "kernel": parts.config is not None or bool(parts.infos),
+        "kernel": parts.config is not None or (bool(parts.infos) and parts.adapter is None),
         "tokenizer": parts.tokenizer is not None,
         "weights": parts.tensors is not None,
         "data": parts.data is not None,
@@ -135,12 +244,13 @@ def _subject(ref: str, path: Path, record: Record | None, parts: _Parts) -> Subj
     if not any(there.values()) and parts.adapter is None:
         why = "; ".join([*parts.missing.values(), *parts.notes][:4]) or "it holds no config, weights, tokenizer or data"
         raise CheckpointError(
-            f"nothing of {shown(ref)} can be read: {why}", remedy="give a model, a tokenizer, an adapter or a data set"
+            f"nothing of {shown(resolved.ref)} can be read: {why}",
+            remedy="give a model, a tokenizer, an adapter or a data set",
         )
     missing = {stage: parts.missing.get(stage, _ABSENT[stage]) for stage, is_there in there.items() if not is_there}
     return Subject(
-        ref=ref,
-        path=path,
+        ref=resolved.ref,
+        path=resolved.path,
         config=parts.config,
         infos=parts.infos,
         tensors=parts.tensors,
@@ -148,7 +258,7 @@ def _subject(ref: str, path: Path, record: Record | None, parts: _Parts) -> Subj
         data=parts.data,
         adapter=parts.adapter,
         base=parts.base,
-        record=record,
+        record=resolved.record,
         missing=missing,
         notes=tuple(parts.notes),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import CheckpointError
-from nacre.lifecycle.audit.readers import safetensors
+from nacre.lifecycle.audit.readers import gguf, safetensors, torch_zip
 from nacre.lifecycle.audit.readers.files import damaged, inside, read_whole, shown, size_of
 from nacre.lifecycle.audit.readers.index import Found, Reader, read_files, read_shards
 from nacre.lifecycle.audit.readers.strict_json import parse_object
@@ -20,7 +20,12 @@ TOKENIZERS = (
     ("tokenizer.json",), ("tokenizer.model",), ("spiece.model",), ("sentencepiece.bpe.model",),
     ("vocab.json", "merges.txt"), ("vocab.txt",), ("vocab.json",),
 )  # fmt: skip
-_READERS: dict[str, Reader] = {".safetensors": safetensors.read_header}
+_NO_WEIGHTS = ("training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state")  # a trainer's own state
+_READERS: dict[str, Reader] = {
+    ".safetensors": safetensors.read_header,
+    **dict.fromkeys(torch_zip.SUFFIXES, torch_zip.read_header),
+    ".gguf": gguf.read_extents,
+}
 
 
 def reader_of(path: Path) -> Reader:
@@ -54,34 +59,40 @@ def find_weights(folder: Path, names: list[str]) -> Found | None:
 
     Where none is whole, the one that knows most names, with its problem. Whatever was passed over is in the notes.
     """
+    names = [name for name in names if not name.startswith(_NO_WEIGHTS)]
     tried: list[tuple[str, Found]] = []
     for label, attempt in _candidates(folder, names):
         try:
             found = attempt()
         except CheckpointError as error:
             found = Found(problem=error.message)
-        found.notes += [f"{other} was passed over: {one.problem}" for other, one in tried]
         if found.problem is None:
-            return found
+            found.notes += [f"{other} was passed over: {one.problem}" for other, one in tried]
+            return _with_unused(found, names)
         tried.append((label, found))
     return max((found for _, found in tried), key=lambda one: (len(one.extents), len(one.names)), default=None)
 
 
 def _candidates(folder: Path, names: list[str]) -> list[tuple[str, Callable[[], Found]]]:
+    """By format: files of the customary names, then indices, then all the files that no index joins."""
     out: list[tuple[str, Callable[[], Found]]] = []
-    indexed: set[str] = set()
     for suffix in _READERS:
         mine = [name for name in names if name.endswith(suffix)]
         whole = [name for name in mine if name.startswith(("model.", "pytorch_model.", "adapter_model."))]
         indices = [name for name in names if name.endswith(f"{suffix}.index.json")]
         out += [(shown(name), partial(_one, folder, [name])) for name in whole]
         out += [(shown(name), partial(_index, folder, name)) for name in indices]
-        others = [name for name in mine if name not in whole]
-        if indices or whole:
-            indexed.update(others)
-        elif others:
-            out.append((f"{len(others)} files {suffix}", partial(_one, folder, others)))
+        if mine and not whole and not indices:
+            out.append((f"{len(mine)} files {suffix}", partial(_one, folder, mine)))
     return out
+
+
+def _with_unused(found: Found, names: list[str]) -> Found:
+    used = {extent.info.file for extent in found.extents.values()}
+    unused = [name for name in names if name.endswith(tuple(_READERS)) and name not in used]
+    if unused:
+        found.notes.append(f"{len(unused)} further files of weights were not read, {shown(unused[0])!r} first")
+    return found
 
 
 def _one(folder: Path, names: list[str]) -> Found:
