@@ -1,0 +1,210 @@
+"""Roles from shapes alone, where names say nothing: each layer is a bag of shapes, matched against every public design.
+
+A design fits a layer where the shapes it needs, for some hidden size D, query rows Q, key rows P and feed-forward F
+among the layer's own numbers, are all in the bag. The design that leaves least unexplained is taken. Roles of one shape
+(q and o of a square, gate and up) stay ambiguous unless values tell them (`values.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+
+from nacre.lifecycle.audit.kernel.assign import Assigner
+from nacre.lifecycle.audit.kernel.families import FAMILIES
+from nacre.lifecycle.audit.kernel.names import Parsed
+from nacre.lifecycle.audit.kernel.roles import Placed, Stack
+from nacre.lifecycle.audit.kernel.sizes import Shape
+from nacre.lifecycle.audit.kernel.stacks import Stacks
+from nacre.lifecycle.audit.tensors import TensorSource
+
+_PACKINGS: tuple[tuple[tuple[str, ...], ...], ...] = ((), (("q", "k", "v"),), (("gate", "up"),),
+                                                      (("q", "k", "v"), ("gate", "up")), (("k", "v"),))  # fmt: skip
+_PACKED = {("q", "k", "v"): "qkv", ("gate", "up"): "gate_up", ("k", "v"): "kv"}
+_LARGEST_BAG = 64  # tensors of a layer: a layer of experts without names is not solved
+_FEWEST_POSITIONS = 32
+
+
+@dataclass
+class Found:
+    """Stacks solved from shapes, what was assumed, and roles that stay ambiguous."""
+
+    stacks: Stacks
+    notes: list[str] = field(default_factory=list)
+    ambiguous: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Stored shape of each role of one layer, under one design and one orientation."""
+
+    family: str
+    roles: tuple[tuple[str, Shape], ...]
+    left: int
+
+
+def find_by_shapes(
+    parsed: Sequence[Parsed], shapes: Mapping[str, Shape], source: TensorSource | None, trust_names: bool
+) -> Found | None:
+    """The stack that shapes tell; None where they fit no public design of a decoder or encoder."""
+    layers, notes = _layers(parsed, shapes)
+    if not layers:
+        return None
+    hidden = _hidden(layers, shapes)
+    stack, unmapped = Stack("(by shape)"), []
+    assigner = Assigner(shapes, source, trust_names)
+    families: Counter[str] = Counter()
+    for layer, members in sorted(layers.items()):
+        bag = tuple(sorted(shapes[one.name] for one in members))
+        fit = _best(bag, hidden) if len(bag) <= _LARGEST_BAG else None
+        if fit is None:
+            unmapped += [one.name for one in members]
+            continue
+        families[fit.family] += 1
+        placed = assigner.assign(layer, members, fit.roles)
+        known = {one.name for one in placed}
+        stack.placed += placed
+        unmapped += [one.name for one in members if one.name not in known]
+    if not stack.placed:
+        return None
+    inside = {one.name for members in layers.values() for one in members}
+    outside = [one for one in parsed if one.name not in inside and shapes[one.name]]
+    placed, left = _outside(outside, shapes, hidden, assigner)
+    stack.placed += placed
+    notes.append(f"shapes fit the layers of {families.most_common(1)[0][0]} best")
+    return Found(Stacks(stack, unmapped=sorted([*unmapped, *left])), [*notes, *assigner.notes], assigner.ambiguous())
+
+
+def _layers(parsed: Sequence[Parsed], shapes: Mapping[str, Shape]) -> tuple[dict[int, list[Parsed]], list[str]]:
+    """Tensors by the first number of their name; by their order in the file where names hold no numbers."""
+    numbered = [one if one.layer is not None else _loosely_numbered(one) for one in parsed if shapes.get(one.name)]
+    layers: dict[int, list[Parsed]] = defaultdict(list)
+    for one in numbered:
+        if one.layer is not None:
+            layers[one.layer].append(one)
+    usual = Counter(len(one) for one in layers.values()).most_common(1)
+    if layers and usual[0][0] >= 4:
+        return {layer: members for layer, members in layers.items() if len(members) >= usual[0][0] // 2}, []
+    return _by_order([one for one in parsed if shapes.get(one.name)], shapes)
+
+
+def _loosely_numbered(one: Parsed) -> Parsed:
+    match = re.search(r"\d+", one.name)
+    if match is None:
+        return one
+    path = one.name[: match.start()] + one.name[match.end() :]
+    return replace(one, layer=int(match.group()), path=path, template=path)
+
+
+def _by_order(parsed: Sequence[Parsed], shapes: Mapping[str, Shape]) -> tuple[dict[int, list[Parsed]], list[str]]:
+    """Layers as the shortest period of shapes that covers the file, with a few tensors before and after it."""
+    sequence = [shapes[one.name] for one in parsed]
+    best: tuple[int, int, int] = (0, 0, 0)
+    for period in range(4, min(_LARGEST_BAG, len(sequence) // 2) + 1):
+        run = 0
+        for at in range(len(sequence) - period):
+            run = run + 1 if sequence[at] == sequence[at + period] else 0
+            covered = (run // period + 1) * period if run >= period else 0
+            if covered > best[0]:
+                best = (covered, at + period - run - period + 1, period)
+    covered, start, period = best
+    if covered * 2 < len(sequence):
+        return {}, []
+    members = parsed[start : start + covered]
+    layers = {n: [replace(one, layer=n, template=f"{at}") for at, one in enumerate(members[n * period : (n + 1) * period])]
+              for n in range(covered // period)}  # fmt: skip
+    return layers, ["names hold no layer numbers: layers were told by the order of tensors in the file"]
+
+
+def _hidden(layers: Mapping[int, Sequence[Parsed]], shapes: Mapping[str, Shape]) -> int:
+    sides = Counter(side for members in layers.values() for one in members if len(shapes[one.name]) == 2
+                    for side in set(shapes[one.name]))  # fmt: skip
+    vectors = Counter(
+        shapes[one.name][0] for members in layers.values() for one in members if len(shapes[one.name]) == 1
+    )
+    return max(sides, key=lambda side: (sides[side], vectors[side])) if sides else 0
+
+
+@cache
+def _best(bag: tuple[Shape, ...], hidden: int) -> Fit | None:
+    """The design that explains most of a bag; of equals the one that explains it with the first family's roles."""
+    have = Counter(bag)
+    fits = [Fit(family, roles, len(bag) - len(roles)) for family, roles in _candidates(bag, hidden)
+            if not Counter(shape for _, shape in roles) - have]  # fmt: skip
+    return min(fits, key=lambda one: one.left) if fits else None
+
+
+def _candidates(bag: tuple[Shape, ...], hidden: int) -> Iterator[tuple[str, tuple[tuple[str, Shape], ...]]]:
+    sides = {side for shape in bag if len(shape) == 2 for side in shape}
+    vectors = {shape[0] for shape in bag if len(shape) == 1}
+    widths = sorted(sides | {side // 2 for side in sides if side % 2 == 0})
+    keys = sorted(sides | {(side - query) // 2 for side in sides for query in sides if side > query})
+    for family, roles in _kinds():
+        heads = sorted(vectors) if "q_norm" in roles else [0]
+        for packing, flipped in product(_PACKINGS, (False, True)):
+            packed = {role for group in packing for role in group}
+            if not packed <= roles or any(f"{role}.bias" in roles for role in packed) != all(
+                f"{role}.bias" in roles for role in packed if packed
+            ):
+                continue
+            for query, key, ffn, head in product(sorted(sides), keys, widths, heads):
+                if 0 < key <= query and query % key == 0 and key != 1 and (not head or key % head == 0):
+                    yield family, tuple(_shapes(roles, packing, flipped, (hidden, query, key, ffn, head)))
+
+
+@cache
+def _kinds() -> tuple[tuple[str, frozenset[str]], ...]:
+    """Layers of the table that hold dense attention and a dense feed-forward, each once."""
+    kinds: dict[frozenset[str], str] = {}
+    for family in FAMILIES:
+        for kind in family.design().layers:
+            if {"q", "down"} <= kind and "kv_a" not in kind and "cross.q" not in kind:
+                kinds.setdefault(kind, family.name)
+    return tuple((name, kind) for kind, name in kinds.items())
+
+
+def _shapes(
+    roles: frozenset[str], packing: tuple[tuple[str, ...], ...], flipped: bool, sizes: tuple[int, int, int, int, int]
+) -> Iterator[tuple[str, Shape]]:
+    hidden, query, key, ffn, head = sizes
+    rows = {"q": query, "k": key, "v": key, "o": hidden, "gate": ffn, "up": ffn, "down": hidden, "q_norm": head,
+            "k_norm": head}  # fmt: skip
+    columns = {"o": query, "down": ffn}
+    packed = {role: group for group in packing for role in group}
+    for role in sorted(roles):
+        bare, is_bias = role.removesuffix(".bias"), role.endswith(".bias")
+        group = packed.get(bare)
+        if group and bare != group[0]:
+            continue
+        name = _PACKED[group] if group else bare
+        height = sum(rows[one] for one in group) if group else rows.get(bare, hidden)
+        if is_bias or bare not in rows or bare.endswith("norm"):
+            yield name + (".bias" if is_bias else ""), (height,)
+        else:
+            shape = (height, columns.get(bare, hidden))
+            yield name, shape[::-1] if flipped else shape
+
+
+def _outside(
+    parsed: Sequence[Parsed], shapes: Mapping[str, Shape], hidden: int, assigner: Assigner
+) -> tuple[list[Placed], list[str]]:
+    """Tables by height: the tallest is the embedding (and a head of its height), then positions, then token types."""
+    tables = [one for one in parsed if len(shapes[one.name]) == 2 and shapes[one.name][1] == hidden]
+    tables = [one for one in tables if shapes[one.name][0] != hidden]
+    roles: list[tuple[str, Shape]] = []
+    heights = sorted({shapes[one.name][0] for one in tables}, reverse=True)
+    if heights:
+        count = sum(shapes[one.name][0] == heights[0] for one in tables)
+        roles += [(role, (heights[0], hidden)) for role in ("embedding", "head")[:count]]
+    roles += [("positions", (height, hidden)) for height in heights[1:] if height >= _FEWEST_POSITIONS][:1]
+    types = [("token_types", (height, hidden)) for height in heights[1:] if height <= 4][:1]
+    vectors = sum(shapes[one.name] == (hidden,) for one in parsed)
+    norm = "embedding_norm" if types else "final_norm"
+    roles += [*types, *[(role, (hidden,)) for role in (norm, f"{norm}.bias")[:vectors]]]
+    placed = assigner.assign(None, parsed, tuple(roles))
+    known = {one.name for one in placed}
+    return placed, [one.name for one in parsed if one.name not in known]
