@@ -50,7 +50,7 @@ class Assigner:
             for one in same:
                 hint = layer_role(one.path, same) or outside_role(one.path)
                 hint = f"{hint}.bias" if hint and one.part == "bias" else hint
-                if hint in wanted and hint not in matched:
+                if hint is not None and hint in wanted and hint not in matched:
                     matched[hint] = one
                     left.remove(one)
         roles = [role for role in wanted if role not in matched]

@@ -141,7 +141,7 @@ def _assemble(subject: Subject, found: _Found) -> Canonical:
         views=views,
         names={name: to for one in sides for name, to in one.viewed.names.items()},
         unmapped=tuple(sorted({*stacks.unmapped, *found.inert, *found.bits.dropped})),
-        notes=tuple([*found.notes, *said, *(note for one in sides for note in one.viewed.notes)]),
+        notes=(*found.notes, *said, *(note for one in sides for note in one.viewed.notes)),
         basis=basis,
         ambiguous=found.ambiguous,
     )
@@ -185,7 +185,8 @@ def _layout(main: _Side, encoder: _Side | None) -> Layout:
         return "other"
     outside = _outside(main.stack)
     is_post_norm = "embedding_norm" in outside and "final_norm" not in outside
-    return "encoder" if is_post_norm and "positions" in outside or "token_types" in outside else "decoder"
+    is_encoder = (is_post_norm and "positions" in outside) or "token_types" in outside
+    return "encoder" if is_encoder else "decoder"
 
 
 def _sizes(main: _Side, config: Mapping[str, Any], basis: Basis) -> tuple[Sizes, list[str]]:

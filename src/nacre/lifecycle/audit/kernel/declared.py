@@ -79,7 +79,7 @@ def model_type(config: Mapping[str, Any]) -> str | None:
     """The model's type in lower case, as the config or (without one) its class names it. A claim like any other."""
     word = config.get("model_type") or config.get("general.architecture")
     if isinstance(word, str) and word:
-        return word.lower()
+        return word.lower().removesuffix("_text_model").removesuffix("_text")
     classes = config.get("architectures")
     if isinstance(classes, Sequence) and not isinstance(classes, str) and classes and isinstance(classes[0], str):
         return _before_purpose(classes[0])

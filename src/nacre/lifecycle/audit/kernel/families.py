@@ -52,7 +52,10 @@ _GPT = f"{_LAYER_NORMS} {_ALL_BIASED} {_PLAIN_BIASED}"
 _POST = "post_attention post_ffn"
 _CROSS = "cross.norm cross.q cross.k cross.v cross.o"
 _CROSS_BIASED = _biased("cross.norm", "cross.q", "cross.k", "cross.v", "cross.o")
-_DELTA = "norm1 norm2 linear.in_proj_qkvz linear.in_proj_ba linear.conv1d linear.dt_bias linear.a_log linear.norm linear.out_proj"
+_DELTA = (
+    "norm1 norm2 linear.in_proj_qkvz linear.in_proj_ba linear.conv1d linear.dt_bias linear.a_log linear.norm "
+    "linear.out_proj"
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family("Llama", _OUT, (f"{_NORMS} {_QKVO} {_GATED}",),

@@ -1,8 +1,8 @@
 """The canonical graph: what a layer holds, as ordered lines with symbolic sizes; its hash and distance.
 
-A line is an operation with parameters. Lines that begin with `stored:`, `declared:` or `beside:` are told and compared,
-and are no part of the design: a head may be tied, dropped or replaced, a config may say anything, and a tower beside the
-language model is a model of its own.
+A line is an operation with parameters. Lines that begin with `stored:`, `declared:` or `beside:` are told and
+compared, and are no part of the design: a head may be tied, dropped or replaced, a config may say anything, and a tower
+beside the language model is a model of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 LOOSE = ("stored:", "declared:", "beside:")
 
-# Roles in the order of computation, with what shape they have. D hidden, V vocabulary, T positions, H query heads, G key
-# heads, K head size, F feed-forward, E experts.
+# Roles in the order of computation, with what shape they have. D hidden, V vocabulary, T positions, H query heads,
+# G key heads, K head size, F feed-forward, E experts, C and Q' compressed.
 _INSIDE: tuple[tuple[str, str], ...] = (
     ("norm1", "(D)"), ("q_a", "(Q', D)"), ("q_a_norm", "(Q')"), ("q_b", "(H*K, Q')"), ("q", "(H*K, D)"),
     ("kv_a", "(C, D)"), ("kv_a_norm", "(C)"), ("kv_b", "(2*H*K, C)"), ("k", "(G*K, D)"), ("v", "(G*K, D)"),

@@ -34,7 +34,10 @@ _ATTENTION = (
     r"encdecattention|cross_attn|cross_attention|multi_head_attention|mha|temporal_block|inter_attention)\."
 )
 _CROSS = r"(?:.*\.)?(?:crossattention|encoder_attn|encdecattention|cross_attn|cross_attention|inter_attention)\."
-_FFN = r"(?:.*\.)?(?:mlp|ffn|feed_forward|block_sparse_moe|moe|densereludense|experts?|shared_experts?|shared_mlp|ff|net)\."
+_FFN = (
+    r"(?:.*\.)?(?:mlp|ffn|feed_forward|block_sparse_moe|moe|densereludense|experts?|shared_experts?|shared_mlp|ff|net)"
+    r"\."
+)
 
 CROSS = _CROSS + ".*"
 SHARED = r".*shared_(?:experts?|mlp)\..*"
@@ -104,7 +107,8 @@ LAYER: tuple[tuple[str, str], ...] = (
     (r"post_attention_layernorm(?:\.\w+)?", "norm2"),
     (r"(?:encoder_attn_layer_norm|ln_cross_attn|cross_attn_layer_norm)", "cross.norm"),
     (r"(?:input_layernorm|ln_1|ln1|ln_attn|attention_norm|attn_norm|operator_norm|norm1|norm_1|layer_norm1|"
-     r"self_attn_layer_norm|pre_attention_layernorm|input_norm|sa_layer_norm|ln|ln_before|attention_layernorm)", "norm1"),
+     r"self_attn_layer_norm|pre_attention_layernorm|input_norm|sa_layer_norm|ln|ln_before|"
+     r"attention_layernorm)", "norm1"),
     (r"(?:ln_2|ln2|ln_mlp|ffn_norm|mlp_norm|norm2|norm_2|layer_norm2|final_layer_norm|output_layer_norm|"
      r"post_attn_norm|ffn_layernorm|ln_after)", "norm2"),
     (r"layer\.\d+\.layer_norm|layer_norm", "norm?"),

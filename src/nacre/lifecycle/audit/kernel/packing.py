@@ -2,7 +2,8 @@
 
 `whole`: all queries, then all keys, then all values (GPT-2, Qwen-1, Baichuan, MPT, Phi, GLM-2 and later, GGUF).
 `grouped`: for each key head its query heads, then the key, then the value (GPT-NeoX, Bloom, Falcon, GLM-1, InternLM2;
-with as many key heads as query heads this is the order per head). `quartered`: four shards of query, value, key (CodeGen).
+with as many key heads as query heads this is the order per head). `quartered`: four shards of query, value and key
+(CodeGen).
 """
 
 from __future__ import annotations
@@ -76,11 +77,11 @@ def _view(packed: Packed, rows: int, start: int, stop: int | None = None, step: 
     return View(packed.name, shape, packed.transposed and packed.columns is not None, start, stop, step, block)
 
 
-def split_halves(view: View, first: str, second: str, alternate: bool = False) -> dict[str, View]:
+def split_halves(view: View, roles: tuple[str, ...], alternate: bool = False) -> dict[str, View]:
     """Views of two matrices of one height: halves one after the other, or alternating rows (gpt-oss)."""
     rows, rest = view.shape[0] // 2, view.shape[1:]
     parts = {}
-    for at, role in enumerate((first, second)):
+    for at, role in enumerate(roles):
         start, stop, step = (at, None, 2) if alternate else (at * rows, (at + 1) * rows, 1)
         parts[role] = View(view.name, (rows, *rest), view.transposed, start, stop, step, 1, view.index)
     return parts

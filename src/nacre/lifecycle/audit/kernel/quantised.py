@@ -1,4 +1,4 @@
-"""Linear layers stored as packed integers (GPTQ, AWQ): one module, one role, no matrix that could be read as it lies."""
+"""Linear layers stored as packed integers (GPTQ, AWQ): one module, one role, no matrix to be read as it lies."""
 
 from __future__ import annotations
 

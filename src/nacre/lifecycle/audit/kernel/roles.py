@@ -6,11 +6,11 @@ Gemma 2 and precedes the feed-forward in Llama. Which of the two is told by what
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from nacre.lifecycle.audit.kernel.lexicon import CROSS, LAYER, OTHERS, OUTSIDE, SHARED, SIDES
 from nacre.lifecycle.audit.kernel.names import Parsed
@@ -135,10 +135,14 @@ def place_outside(parsed: Sequence[Parsed], stacks: Sequence[Stack], main: Stack
 
 def _nearest(name: str, stacks: Sequence[Stack], main: Stack) -> tuple[int, int]:
     words = name.split(".")
-    shared = [len(os.path.commonprefix([words, one.prefix.split(".")])) for one in stacks]  # type: ignore[list-item]
+    shared = [_common(words, one.prefix.split(".")) for one in stacks]
     most = max(shared)
     at = stacks.index(main)
     return (at, most) if shared[at] == most else (shared.index(most), most)
+
+
+def _common(words: Sequence[str], others: Sequence[str]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False)))
 
 
 def _first(rules: Iterable[tuple[str, str]], path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Sizes from shapes: which side of a matrix is the hidden one, which tensors lie transposed, how wide everything is.
 
-Every matrix of a layer has the hidden size D on one side: queries, keys, values and what enters the feed-forward read it
-(their columns), `o` and `down` write it (their rows). What does not fit these equations is a contradiction.
+Every matrix of a layer has the hidden size D on one side: queries, keys, values and what enters the feed-forward read
+it (their columns), `o` and `down` write it (their rows). What does not fit these equations is a contradiction.
 """
 
 from __future__ import annotations

@@ -115,8 +115,9 @@ def _by_order(parsed: Sequence[Parsed], shapes: Mapping[str, Shape]) -> tuple[di
     if covered * 2 < len(sequence):
         return {}, []
     members = parsed[start : start + covered]
-    layers = {n: [replace(one, layer=n, template=f"{at}") for at, one in enumerate(members[n * period : (n + 1) * period])]
-              for n in range(covered // period)}  # fmt: skip
+    layers: dict[int, list[Parsed]] = defaultdict(list)
+    for at, one in enumerate(members):
+        layers[at // period].append(replace(one, layer=at // period, template=f"{at % period:02d}"))
     return layers, ["names hold no layer numbers: layers were told by the order of tensors in the file"]
 
 

@@ -83,7 +83,7 @@ def _parts(one: Placed, whole: View, siblings: list[Placed], context: Context, n
     head = one.role.removesuffix(tail)
     if tail in ("kv", "gate_up"):
         alternate = tail == "gate_up" and any(other.role == "sinks" for other in siblings)
-        found: dict[str, View] | None = split_halves(whole, *PARTS[tail], alternate=alternate)
+        found: dict[str, View] | None = split_halves(whole, PARTS[tail], alternate)
     elif tail == "qkv":
         found = _split(one, whole, siblings, context, notes)
     else:
