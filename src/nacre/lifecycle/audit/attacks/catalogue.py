@@ -47,6 +47,7 @@ _DERIVED: dict[str, tuple[str, Callable[[Model, int], Model]]] = {
     "prune-heads": ("width-changed", lambda model, seed: pruning.prune_heads(model, 1)),
     "grow-vocabulary": ("vocabulary-extended", lambda model, seed: shapes.grow_vocabulary(model, 64, seed)),
     "new-embedding": ("re-embedded", lambda model, seed: tampering.reinitialise(model, ["embedding"], seed)),
+    "new-head": ("re-embedded", lambda model, seed: tampering.reinitialise(model, ["head"], seed)),
 }
 BITS, PRUNED, NARROWED = (8, 4, 3, 2), (0.3, 0.5, 0.7, 0.9), (0.1, 0.25, 0.5)
 SIGMAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

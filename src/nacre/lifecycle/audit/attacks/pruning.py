@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nacre.lifecycle.audit.attacks.model import Model, group_rows
+from nacre.lifecycle.audit.attacks.model import Model, group_rows, require
 
 
 def prune_magnitude(model: Model, share: float) -> Model:
@@ -53,6 +53,7 @@ def prune_neurons(model: Model, share: float) -> Model:
 def prune_heads(model: Model, count: int) -> Model:
     """Takes out the `count` key heads of each layer, with their queries, that write least."""
     config = model.config
+    require(0 < count < config.key_heads, f"{count} of {config.key_heads} key heads", "leave at least one key head")
     per_key, left = config.heads // config.key_heads, config.key_heads - count
     changed: dict[str, Tensor] = {}
     for index in range(config.layers):
