@@ -66,11 +66,14 @@ def find_weights(folder: Path, names: list[str]) -> Found | None:
             found = attempt()
         except CheckpointError as error:
             found = Found(problem=error.message)
-        if found.problem is None:
-            found.notes += [f"{other} was passed over: {one.problem}" for other, one in tried]
-            return _with_unused(found, names)
         tried.append((label, found))
-    return max((found for _, found in tried), key=lambda one: (len(one.extents), len(one.names)), default=None)
+        if found.problem is None:
+            break
+    if not tried:
+        return None
+    best = max((found for _, found in tried), key=lambda one: (one.problem is None, len(one.extents), len(one.names)))
+    best.notes += [f"{label} was passed over: {found.problem}" for label, found in tried if found is not best]
+    return _with_unused(best, names) if best.problem is None else best
 
 
 def _candidates(folder: Path, names: list[str]) -> list[tuple[str, Callable[[], Found]]]:
