@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ def _assemble(subject: Subject, found: _Found) -> Canonical:
     stacks, sides = found.stacks, found.sides
     config, main = declared.language_config(subject.config), sides[0]
     encoder = next((one for one in sides if one.stack is stacks.encoder), None)
-    design = Design(_outside(main.stack), _kinds(main), None if encoder is None else _design(encoder))
+    design = Design(_outside(main.stack), _kinds(main), None if encoder is None else _design(encoder, {"embedding"}))
     beside = [f"beside: {one.stack.label}: {line}" for one in sides if one.stack in stacks.beside
               for line in _design(one).lines()]  # fmt: skip
     stored = sorted(
@@ -151,8 +151,9 @@ def _shape(design: Design, sides: Sequence[_Side | None], bits: Bits) -> str:
     return shape_hash(design, [(one.stack, one.solved) for one in sides if one], bits.shapes, bits.packed)
 
 
-def _design(side: _Side) -> Design:
-    return Design(_outside(side.stack), _kinds(side))
+def _design(side: _Side, without: Set[str] = frozenset()) -> Design:
+    """A stack by itself. An encoder's embedding is most often the decoder's, stored again or not."""
+    return Design(_outside(side.stack) - without, _kinds(side))
 
 
 def _outside(stack: Stack) -> frozenset[str]:

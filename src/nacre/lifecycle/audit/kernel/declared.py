@@ -39,9 +39,10 @@ def size(config: Mapping[str, Any], field: str) -> int | None:
 def sizes(config: Mapping[str, Any]) -> dict[str, int | None]:
     """All sizes a config declares, with those that follow: kv_heads from heads, head_size from both."""
     found = {field: size(config, field) for field in SIZE_FIELDS}
-    if found["kv_heads"] is None or config.get("multi_query_attention") is False:
-        is_single = config.get("multi_query") is True and not config.get("new_decoder_architecture")
-        found["kv_heads"] = 1 if is_single else found["heads"]
+    if config.get("multi_query") is True and not config.get("new_decoder_architecture"):
+        found["kv_heads"] = 1
+    elif found["kv_heads"] is None or config.get("multi_query_attention") is False:
+        found["kv_heads"] = found["heads"]
     if found["head_size"] is None and found["hidden"] and found["heads"]:
         found["head_size"] = found["hidden"] // found["heads"]
     return found
@@ -65,9 +66,18 @@ def contradictions(config: Mapping[str, Any], solved: Mapping[str, int | None]) 
     said = []
     for field, theirs in sizes(config).items():
         ours = solved.get(field)
+        if field == "ffn" and ours in _other_widths(config, theirs):
+            continue
         if theirs is not None and ours is not None and theirs != ours:
             said.append(f"the config declares {field} {theirs}, the tensors have {ours}: the tensors are taken")
     return said
+
+
+def _other_widths(config: Mapping[str, Any], width: int | None) -> set[Any]:
+    """Widths that a family declares in another field, or as both halves of its gated feed-forward (Qwen-1)."""
+    halves = {width // 2} if width and model_type(config) == "qwen" else set()
+    experts = {config.get("moe_intermediate_size"), config.get("shared_expert_intermediate_size")}
+    return {one for one in halves | experts if one is not None}
 
 
 def lines(config: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,7 @@ _MLA = "kv_a kv_a_norm kv_b o"
 _OUT, _OUT_BIASED = "embedding final_norm", "embedding final_norm final_norm.bias"
 _GPT = f"{_LAYER_NORMS} {_ALL_BIASED} {_PLAIN_BIASED}"
 _POST = "post_attention post_ffn"
+_PARALLEL = f"norm1 norm1.bias {_QKVO} {_PLAIN_BIASED}"
 _CROSS = "cross.norm cross.q cross.k cross.v cross.o"
 _CROSS_BIASED = _biased("cross.norm", "cross.q", "cross.k", "cross.v", "cross.o")
 _DELTA = (
@@ -119,6 +120,17 @@ FAMILIES: tuple[Family, ...] = (
     Family("BART", "embedding positions embedding_norm embedding_norm.bias", (f"{_GPT} {_CROSS_BIASED}",),
            ("bart", "mbart"), layout="encoder-decoder", encoder=(_GPT,),
            encoder_outside="positions embedding_norm embedding_norm.bias"),
+    Family("GLM-4", _OUT, (f"{_NORMS} {_POST} {_QKV_BIASED} {_GATED}",), ("glm4",)),
+    Family("gpt-oss", _OUT, (f"{_NORMS} {_ALL_BIASED} sinks {_biased('router')} "
+                             f"{_biased('experts.gate', 'experts.up', 'experts.down')}",), ("gpt_oss",)),
+    Family("CodeT5+", _OUT_BIASED, (_PARALLEL, f"{_PARALLEL} cross.q cross.k cross.v cross.o"), ("codet5p",),
+           layout="encoder-decoder", encoder=(f"{_LAYER_NORMS} {_QKVO} {_PLAIN_BIASED}",),
+           encoder_outside="final_norm final_norm.bias"),
+    Family("ViT", "positions final_norm final_norm.bias", (_GPT,), ("vit",), layout="encoder"),
+    Family("RWKV", f"{_OUT_BIASED} embedding_norm embedding_norm.bias",
+           (f"{_LAYER_NORMS} rwkv.key rwkv.value rwkv.receptance rwkv.output rwkv.time_decay rwkv.time_first "
+            "rwkv.time_mix_key rwkv.time_mix_value rwkv.time_mix_receptance rwkv.ffn_key rwkv.ffn_value "
+            "rwkv.ffn_receptance rwkv.ffn_time_mix_key rwkv.ffn_time_mix_receptance",), ("rwkv",), layout="other"),
     Family("Mamba", _OUT, ("norm1 mamba.in_proj mamba.conv1d mamba.conv1d.bias mamba.x_proj mamba.dt_proj "
                            "mamba.dt_proj.bias mamba.a_log mamba.d mamba.out_proj",), ("mamba",), layout="other"),
 )  # fmt: skip

@@ -28,6 +28,12 @@ def solve_heads(
 ) -> Heads:
     """The head size from q_norm's width, else a config's value that fits, else rotary frequencies, else unknown."""
     query, key = solved.query, solved.key
+    if any(one.role == "kv_a" for one in stack.placed):
+        said = declared.sizes(config)["heads"]
+        fits = said is not None and query is not None and query % said == 0
+        return (
+            Heads(said, said, None, "the config, which fits the shapes") if fits else Heads(None, None, None, "nothing")
+        )
     if query is None or key is None:
         return Heads(None, None, None, "no queries or keys of known shape")
     norm = next((shapes[one.name] for one in stack.placed if one.role == "q_norm" and shapes.get(one.name)), None)

@@ -45,7 +45,8 @@ SHARED = r".*shared_(?:experts?|mlp)\..*"
 # Families without attention, told by a word that only they have: their tensors keep their own words.
 OTHERS: tuple[tuple[str, str, str], ...] = (
     (r".*\.(?:a_log|dt_proj|ssm_a|ssm_dt)", r"(?:.*\.)?(?:mamba|mixer|ssm)\.([\w.]+)|(ssm_\w+)", "mamba."),
-    (r".*receptance.*", r"(?:.*\.)?(?:att|attention|ffn|feed_forward)\.([\w.]+)", "rwkv."),
+    (r".*receptance.*", r"(?:.*\.)?(?:att|attention)\.([\w.]+)", "rwkv."),
+    (r".*receptance.*", r"(?:.*\.)?(?:ffn|feed_forward)\.([\w.]+)", "rwkv.ffn_"),
 )
 
 # Inside a layer: (pattern, role).
@@ -125,7 +126,7 @@ OUTSIDE: tuple[tuple[str, str], ...] = (
      r"position_embedding)", "positions"),
     (r"(?:.*\.)?(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in|shared|token_embd|word_embedding|"
      r"token_embedding|embeddings\.tok_embeddings|embedding|embeddings|tokens_embed|token_embeddings)", "embedding"),
-    (r"(?:.*\.)?(?:lm_head|embed_out|output_layer|output|head|cls\.predictions\.decoder|lm_head\.decoder)", "head"),
+    (r"(?:.*\.)?(?:lm_head|embed_out|output_layer|output|head|cls\.predictions\.decoder|lm_head\.decoder|vocab_projector)", "head"),
     (r"(?:.*\.)?cls\.predictions|(?:.*\.)?final_logits", "head"),
     (r"(?:.*\.)?(?:cls\.predictions\.transform\.|lm_head\.|vocab_)(dense|transform)", "mlm.dense"),
     (r"(?:.*\.)?(?:cls\.predictions\.transform\.|lm_head\.|vocab_)(layernorm|layer_norm)", "mlm.norm"),

@@ -26,8 +26,9 @@ def shape_hash(
         return ""
     parts: list[Any] = [design.lines()]
     for stack, solved in stacks:
+        uncounted = {"positions", "embedding"} if stack.label else {"positions"}
         kinds = Counter(json.dumps(_numbers(stack.of_layer(layer), solved, shapes)) for layer in stack.layers)
-        outside = [one for one in stack.of_layer(None) if one.role in HASHED_OUTSIDE and one.role != "positions"]
+        outside = [one for one in stack.of_layer(None) if one.role in HASHED_OUTSIDE and one.role not in uncounted]
         parts.append([sorted(kinds.items()), _numbers(outside, solved, shapes)])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

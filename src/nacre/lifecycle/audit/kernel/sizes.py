@@ -105,7 +105,7 @@ def _orient(matrices: Sequence[Placed], shapes: Mapping[str, Shape], solved: Sol
     votes: Counter[bool] = Counter()
     open_ones = []
     for one in matrices:
-        if len(shapes[one.name]) == 3:
+        if len(shapes[one.name]) == 3 and _bare_role(one.role) in ("gate", "up", "down", "gate_up"):
             solved.stacked.add(one.name)
         is_reader, is_writer = _reads(one.role), _writes(one.role)
         if not is_reader and not is_writer:
@@ -162,6 +162,7 @@ def _experts(stack: Stack, shapes: Mapping[str, Shape], solved: Solved) -> int |
 
 def _check(matrices: Sequence[Placed], shapes: Mapping[str, Shape], solved: Solved) -> None:
     inner: dict[tuple[int | None, int | None, str], set[int]] = {}
+    is_latent = bool(_of(matrices, "kv_a"))
     for one in matrices:
         if not _reads(one.role) and not _writes(one.role):
             continue
@@ -176,7 +177,7 @@ def _check(matrices: Sequence[Placed], shapes: Mapping[str, Shape], solved: Solv
             inner.setdefault((one.layer, one.expert, one.role.rpartition(".")[0]), set()).add(width)
         if one.role in ("k", "v") and solved.key is not None and out != solved.key:
             solved.problems.append(f"{one.name} gives {out} rows, other keys and values {solved.key}")
-        if one.role == "q" and solved.query is not None and out != solved.query:
+        if one.role == "q" and not is_latent and solved.query is not None and out != solved.query:
             solved.problems.append(f"{one.name} gives {out} rows where o reads {solved.query}")
     for where, widths in inner.items():
         doubled = len(widths) == 2 and max(widths) == 2 * min(widths)
