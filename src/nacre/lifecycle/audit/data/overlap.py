@@ -1,0 +1,223 @@
+"""Rows that two data sets share, both ways: the same, sharing a text, nearly the same. Memory: some 30 bytes a row."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nacre.data.dedup import DedupConfig, find_clusters
+from nacre.data.report import shorten
+from nacre.data.rows import Row
+from nacre.lifecycle.audit.data.texts import Texts, texts_of
+from nacre.metrics.bootstrap import wilson
+
+Hashes = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+
+# A text in more rows than this of one set is a prompt or a licence: sharing it is no sharing of rows.
+BOILERPLATE_ROWS = 10
+SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class OverlapConfig:
+    """`near_threshold`: Jaccard similarity of near-duplicates. At most `near_rows` rows and `near_mib` of text of each
+    side, drawn by hash, are looked through for them; 0 rows: none."""
+
+    near_threshold: float = 0.8
+    near_rows: int = 40_000
+    near_mib: int = 24
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One pass over a data set. `whole` (N,) a hash of all texts of a row; `own` (M,) hashes of its telling texts and
+    `owner` (M,) their rows; `empty` rows have no text and count nowhere."""
+
+    whole: Hashes
+    own: Hashes
+    owner: NDArray[np.int64]
+    empty: int
+    n_characters: int
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of one side that stand in the other. `same`: all texts equal; `telling`: shares a text too
+    long for chance; `exact`: either; `near`: nearly the same, of `near_looked` rows that are not exact."""
+
+    rows: int
+    same: int
+    distinct_same: int
+    telling: int
+    exact: int
+    near: int
+    near_looked: int
+    samples: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Of all rows, those that are found exactly or nearly."""
+        return min(1.0, self.found / max(1, self.rows))
+
+    @property
+    def found(self) -> int:
+        """Rows found; what was found among drawn rows is scaled to all of them."""
+        left = self.rows - self.exact
+        return self.exact + round(left * self.near / max(1, self.near_looked))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the share, as of rows drawn from one source."""
+        return share_interval(min(self.found, self.rows), self.rows)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Both directions: of the subject's rows those in the reference, and the other way."""
+
+    subject: Found
+    reference: Found
+    is_same_set: bool
+    boilerplate: int
+    near_is_sampled: bool
+
+
+def scan(rows: Iterable[Row]) -> Scan:
+    """Hashes of every row, in one pass."""
+    whole, own, owner = array("Q"), array("Q"), array("q")
+    empty = n_characters = 0
+    for row in rows:
+        texts = texts_of(row)
+        if not texts.text:
+            empty += 1
+            continue
+        for value in texts.own:
+            own.append(value)
+            owner.append(len(whole))
+        whole.append(texts.whole)
+        n_characters += len(texts.text)
+    return Scan(
+        np.array(whole, dtype=np.uint64),
+        np.array(own, dtype=np.uint64),
+        np.array(owner, dtype=np.int64),
+        empty,
+        n_characters,
+    )
+
+
+def share_interval(count: int, total: int) -> tuple[float, float]:
+    """95 % Wilson interval of a share; (0, 1) of nothing."""
+    if total == 0:
+        return 0.0, 1.0
+    found = wilson(count, total)
+    return found.low, found.high
+
+
+class Rows:
+    """Something that gives the same rows at every pass."""
+
+    def __init__(self, again: Iterable[Row]) -> None:
+        self._again = again
+
+    def texts(self) -> Iterator[Texts]:
+        """The texts of rows that have any, in order."""
+        return (texts for row in self._again if (texts := texts_of(row)).text)
+
+
+def overlap(subject: Iterable[Row], reference: Iterable[Row], config: OverlapConfig | None = None) -> Overlap:
+    """Compares two sets of rows; both are passed over twice, so give a list or a `DataSet` view, no iterator."""
+    config = config or OverlapConfig()
+    ours, theirs = scan(subject), scan(reference)
+    common = _boilerplate(ours, theirs)
+    same_a, same_b = np.isin(ours.whole, theirs.whole), np.isin(theirs.whole, ours.whole)
+    telling_a, telling_b = _telling(ours, theirs, common), _telling(theirs, ours, common)
+    text_a = _Drawn(ours, telling_a | same_a, config)
+    text_b = _Drawn(theirs, telling_b | same_b, config)
+    text_a.read(Rows(subject))
+    text_b.read(Rows(reference))
+    near_a, near_b = _near(text_a, text_b, config)
+    return Overlap(
+        _found(ours, same_a, telling_a, near_a, text_a),
+        _found(theirs, same_b, telling_b, near_b, text_b),
+        is_same_set=len(ours) > 0 and bool(np.array_equal(np.sort(ours.whole), np.sort(theirs.whole))),
+        boilerplate=len(common),
+        near_is_sampled=text_a.rate < 1 or text_b.rate < 1,
+    )
+
+
+def _boilerplate(ours: Scan, theirs: Scan) -> Hashes:
+    """Telling texts in many rows of a side that have something else beside them."""
+    found = []
+    for side in (ours, theirs):
+        alone = np.bincount(side.owner, minlength=len(side))[side.owner] == 1 if len(side.own) else np.empty(0, bool)
+        values, counts = np.unique(side.own[~alone], return_counts=True)
+        found.append(values[counts > BOILERPLATE_ROWS])
+    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.uint64)
+
+
+def _telling(side: Scan, other: Scan, common: Hashes) -> Flags:
+    hit = np.isin(side.own, other.own) & ~np.isin(side.own, common)
+    rows = np.zeros(len(side), dtype=bool)
+    rows[side.owner[hit]] = True
+    return rows
+
+
+class _Drawn:
+    """The rows of a side whose text is looked at again: samples of what was found, and what near-duplicates are
+    looked for in, drawn by hash so that the draw does not depend on the order of the rows."""
+
+    def __init__(self, side: Scan, found: Flags, config: OverlapConfig) -> None:
+        left = len(side) - int(found.sum())
+        bytes_per_row = side.n_characters * 2 / max(1, len(side))
+        room = min(config.near_rows, (config.near_mib << 20) / max(1.0, bytes_per_row))
+        self.rate = min(1.0, room / max(1, left))
+        self.found, self.whole = found, side.whole
+        self.texts: list[str] = []
+        self.samples: list[str] = []
+
+    def read(self, rows: Rows) -> None:
+        limit = int(self.rate * 2**64)
+        if limit == 0 and not self.found.any():
+            return
+        for number, texts in enumerate(rows.texts()):
+            if self.found[number]:
+                if len(self.samples) < SAMPLES:
+                    self.samples.append(shorten(texts.text.replace("\n", " ⏎ ")))
+            elif texts.whole < limit or self.rate >= 1:
+                self.texts.append(texts.text)
+
+
+def _near(ours: _Drawn, theirs: _Drawn, config: OverlapConfig) -> tuple[int, int]:
+    """How many drawn rows of each side have a near-duplicate among those of the other."""
+    if not ours.texts or not theirs.texts:
+        return 0, 0
+    rows = ({"text": text} for text in chain(ours.texts, theirs.texts))
+    label = find_clusters(rows, DedupConfig(method="near", threshold=config.near_threshold)).label
+    a, b = label[: len(ours.texts)], label[len(ours.texts) :]
+    hit = np.isin(a, b)
+    room = SAMPLES - len(ours.samples)
+    near = (text for text, is_near in zip(ours.texts, hit.tolist(), strict=True) if is_near)
+    ours.samples += [shorten("~ " + text) for text, _ in zip(near, range(room), strict=False)]
+    return int(hit.sum()), int(np.isin(b, a).sum())
+
+
+def _found(side: Scan, same: Flags, telling: Flags, near: int, drawn: _Drawn) -> Found:
+    return Found(
+        rows=len(side),
+        same=int(same.sum()),
+        distinct_same=len(np.unique(side.whole[same])),
+        telling=int(telling.sum()),
+        exact=int((telling | same).sum()),
+        near=near,
+        near_looked=len(drawn.texts),
+        samples=tuple(drawn.samples),
+    )
