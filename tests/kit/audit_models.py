@@ -111,7 +111,7 @@ class Trainer:
 
         self.count += 1
         kernel = copy.deepcopy(kernel)
-        objective = Causal(self.tokenizer, CausalConfig(block_size=64))
+        objective = Causal(self.tokenizer, CausalConfig(context=64))
         examples = objective.arrange([one for text in texts(part) if (one := objective.encode({"text": text}))])
         config = TrainConfig(max_steps=steps, batch_size=16, lr=lr, seed=seed, log_every=10**6, checkpoint_seconds=1e6)
         train(kernel, objective, examples, config, folder=self.folder / f"run{self.count}")

@@ -30,7 +30,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     ours, theirs = _hashes(a, raw), _hashes(b, raw)
     held = Counter(theirs.values())
     same = {key for key, digest in ours.items() if digest in held}
-    counted = [key for key in same if _is_evidence(a, key)]
+    counted = [key for key in sorted(same, key=str) if _is_evidence(a, key)]
     total = sum(_size(a, key) for key in ours)
     share = sum(_size(a, key) for key in same) / max(total, 1)
     detail = {
@@ -39,6 +39,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         "tensors": len(ours),
         "counted": len(counted),
         "share_of_reference": _share(b, theirs, set(ours.values())),
+        "same": ours == theirs,
         "multisets_equal": Counter(ours.values()) == held,
         "equal_keys": sorted(_name(key) for key in same)[:400],
         "moved": _moved(ours, theirs),

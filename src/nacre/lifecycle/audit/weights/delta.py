@@ -1,0 +1,141 @@
+"""How the weights of two related models differ, matrix by matrix: what a tuning, an adapter, a rounding, a pruning, a
+merge or noise leaves behind. Kinds are told from these numbers by `kinds.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from nacre.lifecycle.audit.weights.align import Aligned, Alignment, aligned
+from nacre.lifecycle.audit.weights.levels import is_half, pattern, rounding, zero_share
+from nacre.lifecycle.audit.weights.side import Settings, Side
+
+Doubles = NDArray[np.float64]
+_SPIKES = 8  # singular directions that training leaves strongest
+
+
+@dataclass(frozen=True)
+class MatrixDelta:
+    """One matrix of the reference (a) and the subject (b), D = b - a.
+
+    `relative` |D|/|a|; `along` <a, b>/|a|^2; `kept` how much of a's strongest singular part b holds, `kept_back` the
+    same of b's in a, `bulk` of a's other part; `rank` and `energy` of the low-rank part of D, `top` its largest
+    singular value over the edge of noise; `kurtosis` (excess) of D, `row_spread` the coefficient of variation of its
+    rows' lengths; zeros, N:M pattern, `survivors` (share of b's non-zeros that equal a's), bits and group of b's grid.
+    """
+
+    layer: int | None
+    role: str
+    equal: bool
+    relative: float
+    along: float
+    kept: float
+    kept_back: float
+    bulk: float
+    rank: int
+    energy: float
+    least_side: int
+    top: float
+    kurtosis: float
+    row_spread: float
+    zeros_a: float
+    zeros_b: float
+    pattern: str | None
+    survivors: float
+    bits: int | None
+    group: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def deltas(a: Side, b: Side, over: Alignment, settings: Settings) -> list[MatrixDelta]:
+    """All matrices of the aligned layers, embedding and head. `a` is the reference, `b` the subject."""
+    return [measure(one) for one in aligned(a, b, over, settings)] if over.fits else []
+
+
+def measure(pair: Aligned) -> MatrixDelta:
+    """The numbers of one pair of matrices."""
+    a, b = pair.a.astype(np.float64), pair.b.astype(np.float64)
+    difference, size = b - a, float(np.sum(a * a)) or 1.0
+    strong, strong_b = _strongest(a), _strongest(b)
+    rank, energy, top = low_rank(difference, floor=1e-7 * math.sqrt(size / a.size))
+    grid, rows = _new_grid(pair), np.linalg.norm(difference, axis=1)
+    nonzero = pair.b != 0
+    return MatrixDelta(
+        layer=pair.layer, role=pair.role, equal=bool(np.array_equal(pair.a, pair.b)),
+        relative=float(np.linalg.norm(difference)) / math.sqrt(size),
+        along=float(np.sum(a * b)) / size,
+        kept=_held(strong, b), kept_back=_held(strong_b, a), bulk=_held(a - strong, b),
+        rank=rank, energy=energy, least_side=min(a.shape), top=top,
+        kurtosis=_kurtosis(difference), row_spread=float(np.std(rows) / (np.mean(rows) + 1e-30)),
+        zeros_a=zero_share(pair.stored_a), zeros_b=zero_share(pair.stored_b), pattern=pattern(pair.stored_b),
+        survivors=float(np.mean(np.abs(difference[nonzero]) <= 4e-3 * np.abs(a[nonzero]))) if nonzero.any() else 0.0,
+        bits=grid[0], group=grid[1],
+    )  # fmt: skip
+
+
+def _new_grid(pair: Aligned) -> tuple[int | None, int | None]:
+    """Bits and group of the subject's grid where the reference does not lie on the same one."""
+    ours, theirs = rounding(pair.stored_b), rounding(pair.stored_a)
+    if ours is not None and (theirs is None or theirs.bits > ours.bits):
+        return ours.bits, ours.group
+    if ours is None and is_half(pair.stored_b) and not is_half(pair.stored_a):
+        return 16, None
+    return None, None
+
+
+def _strongest(values: Doubles) -> Doubles:
+    """The part of a matrix that lies in its eight strongest left singular directions."""
+    vectors = np.linalg.eigh(values @ values.T)[1][:, -_SPIKES:]
+    return np.asarray(vectors @ (vectors.T @ values))
+
+
+def _held(part: Doubles, other: Doubles) -> float:
+    return float(np.sum(part * other) / (np.sum(part * part) + 1e-30))
+
+
+def low_rank(difference: Doubles, floor: float = 0.0) -> tuple[int, float, float]:
+    """(r, share of the energy in them, largest over the edge) of singular values above 1.1 times the edge of noise.
+
+    The noise's deviation is told from the median singular value (Gavish and Donoho 2014, section III.E), and is at
+    least `floor`, the rounding of float32.
+    """
+    short, long = sorted(difference.shape)
+    square = difference @ difference.T if difference.shape[0] == short else difference.T @ difference
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(square)[::-1], 0))
+    if values[0] <= 0:
+        return 0, 0.0, 0.0
+    beta = short / long
+    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
+    best = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
+    sigma = max(float(np.median(values)) * omega / best / math.sqrt(long), floor)
+    edge = sigma * (math.sqrt(short) + math.sqrt(long))
+    above = values > 1.1 * edge
+    return int(above.sum()), float(np.sum(values[above] ** 2) / np.sum(values**2)), float(values[0] / edge)
+
+
+def _kurtosis(values: Doubles) -> float:
+    centred = values - values.mean()
+    return float(np.mean(centred**4) / (np.mean(centred**2) ** 2 + 1e-300) - 3.0)
+
+
+def merge_shares(subject: Side, parents: Sequence[Side], over: Alignment, settings: Settings) -> Mapping[str, Any]:
+    """Non-negative shares of known parents in the subject, all in one basis: the mean over matrices with a 95 %
+    interval, and by layer (non-negative least squares)."""
+    sources = [list(aligned(parent, subject, over, settings)) for parent in parents]
+    rows: list[tuple[int | None, Doubles]] = []
+    for group in zip(*sources, strict=True):
+        weights = np.stack([one.a.ravel() for one in group], axis=1).astype(np.float64)
+        rows.append((group[0].layer, nnls(weights, group[0].b.ravel().astype(np.float64))[0]))
+    shares = np.stack([row for _, row in rows])
+    mean, error = shares.mean(axis=0), 1.96 * shares.std(axis=0, ddof=1) / math.sqrt(len(shares))
+    by_layer = {str(layer): np.mean([row for one, row in rows if one == layer], axis=0).tolist() for layer, _ in rows}
+    return {"shares": mean.tolist(), "low": (mean - error).tolist(), "high": (mean + error).tolist(),
+            "by_layer": by_layer}  # fmt: skip

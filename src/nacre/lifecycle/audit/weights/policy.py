@@ -1,0 +1,248 @@
+"""Stage 3's verdict: which probes run, which p-values decide, what is said where none does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nacre.errors import CheckpointError
+from nacre.lifecycle.audit import calibration
+from nacre.lifecycle.audit.calibration import Calibration
+from nacre.lifecycle.audit.canonical import Canonical
+from nacre.lifecycle.audit.subject import Subject
+from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, holm, untestable
+from nacre.lifecycle.audit.weights import basis, body, exact, invariant, polar
+from nacre.lifecycle.audit.weights.align import Alignment, align
+from nacre.lifecycle.audit.weights.control import control_of, thinned
+from nacre.lifecycle.audit.weights.delta import MatrixDelta, deltas
+from nacre.lifecycle.audit.weights.kinds import Finding, tell
+from nacre.lifecycle.audit.weights.side import Settings, Side
+from nacre.lifecycle.audit.weights.tokens import shared_tokens
+
+STAGE = "weights"
+_CONTROL_LAYERS, _CONTROL_SEEDS = 4, 2
+_SCREEN = 0.3  # trace from which the polar screen calls for a second look
+
+
+@dataclass(frozen=True)
+class Options:
+    """`alpha`: largest corrected p that decides. `references`: how many models the subject is held against in all.
+
+    `calibration` None is the table shipped. `control`: whether the control runs (twice the reading).
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    alpha: float = 0.01
+    references: int = 1
+    calibration: Calibration | None = None
+    control: bool = True
+
+
+def compare(
+    subject: Subject, reference: Subject, a: Canonical, b: Canonical, options: Options | None = None
+) -> StageVerdict:
+    """The verdict on the subject's weights beside the reference's; `a` and `b` are their canonical forms.
+
+    What cannot be tested, damaged tensors included, is UNTESTABLE with the reason; nothing is raised for it.
+    """
+    for side, canonical in ((subject, a), (reference, b)):
+        reason = _missing(side, canonical)
+        if reason:
+            return untestable(STAGE, reason)
+    if subject.tensors is None or reference.tensors is None:
+        return untestable(STAGE, "there are no weights to read")
+    shared = shared_tokens(subject, reference, a, b)
+    ours, theirs = Side(a, subject.tensors, shared.a), Side(b, reference.tensors, shared.b)
+    return decide(ours, theirs, options or Options(), notes=(shared.note,))
+
+
+def decide(subject: Side, reference: Side, options: Options, notes: Sequence[str] = ()) -> StageVerdict:
+    """The verdict on two sides that can be read."""
+    try:
+        return _decided(subject, reference, options, tuple(notes))
+    except CheckpointError as error:
+        return untestable(STAGE, error.message)
+
+
+def _missing(side: Subject, canonical: Canonical) -> str | None:
+    """Why a side has no weights that could be tested."""
+    if side.adapter is not None:
+        where = "its base is not at hand" if side.base is None else f"its base is {side.base}"
+        return f"{side.ref} is an adapter without weights of its own; {where}: merge them and audit the result"
+    if side.tensors is None or not canonical.views:
+        return side.missing.get(STAGE, f"{side.ref} has no weights that can be read")
+    return None
+
+
+def _unlike(a: Side, b: Side) -> str | None:
+    """Why two sides cannot be held against each other by their neurons."""
+    if not a.depths or not b.depths:
+        return "one side has no feed-forward layers by whose neurons it could be known"
+    if a.canonical.layout != b.canonical.layout:
+        return f"different architectures: {a.canonical.layout} and {b.canonical.layout}"
+    gated = [side.blocks(side.depths[0])[0].gate is not None for side in (a, b)]
+    if gated[0] != gated[1]:
+        return "different architectures: one feed-forward is gated, the other is not"
+    if min(len(a.depths), len(b.depths)) < 2:
+        return "a single layer: chance was measured on models of two layers and more"
+    return None
+
+
+def _decided(subject: Side, reference: Side, options: Options, notes: tuple[str, ...]) -> StageVerdict:
+    first = exact.probe(subject, reference, options.settings)
+    if first.detail["same"]:
+        text = "every tensor is the reference's, value for value"
+        return StageVerdict(STAGE, "IDENTICAL", text, p_value=first.p_value, tier="exact", evidence=(first,))
+    reason = _unlike(subject, reference)
+    if reason and not first.detail["counted"]:
+        return replace(untestable(STAGE, reason), evidence=(first,), not_tested=notes)
+    found = [first, *([] if reason else _probes(subject, reference, options))]
+    corrected, best = _corrected(found, options)
+    table = options.calibration or calibration.shipped()
+    if corrected > options.alpha:
+        return _none(found, corrected, best, table, notes)
+    if options.control and not reason:
+        fired = _control(subject, reference, options)
+        if fired:
+            why = f"the control, an unrelated model of the reference's shape, fired in {fired}: this stage is void"
+            return StageVerdict(STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, not_tested=notes)
+    return _related(subject, reference, found, (corrected, best), options, notes)
+
+
+def _probes(a: Side, b: Side, options: Options) -> list[Evidence]:
+    """C2 to C5, with the p-values that the bank gives to those that need one."""
+    table = options.calibration or calibration.shipped()
+    found = []
+    for module in (basis, invariant, body, polar):
+        one = module.probe(a, b, options.settings)
+        if one.value is not None and one.p_value is None:
+            p, tier = table.p_value(one.test, one.value)
+            one = replace(one, p_value=p, tier=tier)
+        found.append(one)
+    return found
+
+
+def _corrected(found: Sequence[Evidence], options: Options) -> tuple[float, Evidence | None]:
+    """The smallest p of the tests that may decide, corrected for them (Holm) and for all references."""
+    able = [one for one in found if one.p_value is not None and one.tier in ("exact", "calibrated")]
+    if not able:
+        return 1.0, None
+    p_values = holm([float(one.p_value or 0.0) for one in able])
+    least = min(range(len(able)), key=lambda one: p_values[one])
+    return min(1.0, p_values[least] * max(1, options.references)), able[least]
+
+
+def _control(subject: Side, reference: Side, options: Options) -> str | None:
+    """The test in which an unrelated model passes for a relative, twice out of two draws; None where it does not."""
+    ours, theirs = thinned(subject, _CONTROL_LAYERS), thinned(reference, _CONTROL_LAYERS)
+    fired: list[str] = []
+    for seed in range(_CONTROL_SEEDS):
+        corrected, best = _corrected(_probes(ours, control_of(theirs, seed), options), options)
+        if corrected > options.alpha or best is None:
+            return None
+        fired.append(best.test)
+    return ", ".join(sorted(set(fired)))
+
+
+def _named(found: Sequence[Evidence], test: str) -> Evidence | None:
+    return next((one for one in found if one.test == test and one.value is not None), None)
+
+
+def _none(
+    found: Sequence[Evidence], corrected: float, best: Evidence | None, table: Calibration, notes: tuple[str, ...]
+) -> StageVerdict:
+    """Nothing fired: NO_EVIDENCE with its power, or what stood in the way of a test that could have."""
+    evidence, asked = tuple(found), _named(found, "invariant")
+    common: dict[str, Any] = {"p_value": corrected, "tier": best.tier if best else None, "evidence": evidence}
+    if asked is None:
+        lacking = next((one.text for one in found if one.test == "invariant"), "neurons could not be asked")
+        reason = f"{'; '.join(notes) or lacking}: a change of basis would not be seen"
+        return replace(untestable(STAGE, reason), evidence=evidence)
+    if asked.tier == "heuristic" and asked.detail["log10_p_normal"] < -6:
+        reason = "the invariant test fired, and nothing is known of its chance of error: there is no calibration table"
+        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, not_tested=notes, **common)
+    screen = _named(found, "polar")
+    if screen is not None and screen.value is not None and screen.value >= _SCREEN:
+        reason = "the embeddings lie in one basis, and no test that may decide has fired"
+        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, not_tested=notes, **common)
+    power = table.caught() or "the bank has not been measured: what would have been caught is not known"
+    text = f"no sign of common weights (p = {corrected:.2g}); {power}"
+    return StageVerdict(STAGE, "NO_EVIDENCE", text, power=power, not_tested=(*notes, *_HOLES), **common)
+
+
+_HOLES = (
+    "embeddings retrained after further tuning",
+    "a merge that keeps under about 40 % of the reference, in another basis",
+    "noise of more than about two standard deviations of the weights",
+    "distillation from outputs, which leaves no trace in weights",
+)
+
+
+def _related(
+    subject: Side,
+    reference: Side,
+    found: Sequence[Evidence],
+    decision: tuple[float, Evidence | None],
+    options: Options,
+    notes: tuple[str, ...],
+) -> StageVerdict:
+    corrected, best = decision
+    over, measured = _difference(subject, reference, found, options)
+    told = tell(reference, subject, over, measured, found[0].detail) if over else _parts_only(found[0])
+    detail = {
+        "numbers": dict(told.numbers),
+        "layers": [{"reference": i, "subject": j} for i, j in over.layers] if over else [],
+        "delta": [one.to_dict() for one in measured],
+        "alignment": over.note if over else "",
+    }
+    common: dict[str, Any] = {
+        "p_value": corrected, "tier": best.tier if best else None, "evidence": tuple(found), "detail": detail,
+        "not_tested": notes,
+    }  # fmt: skip
+    if told.kind is None or _only_start(found):
+        return StageVerdict(STAGE, "SHARED_INIT", f"a common start, trained apart: {told.words}", **common)
+    text = f"derived ({told.kind}): {told.words}"
+    return StageVerdict(STAGE, "DERIVED", text, kind=told.kind, share=told.share, **common)
+
+
+def _only_start(found: Sequence[Evidence]) -> bool:
+    """C2 at its ceiling in every block while C3 stays below half of its own."""
+    order, asked = _named(found, "basis"), _named(found, "invariant")
+    return bool(order and asked and order.detail["at_ceiling"] and asked.detail["rho"] < 0.5)
+
+
+def _parts_only(first: Evidence) -> Finding:
+    share = float(first.detail["share"])
+    return Finding("merged", f"{first.text}; nothing else could be compared", {"share": share}, share)
+
+
+def _difference(
+    subject: Side, reference: Side, found: Sequence[Evidence], options: Options
+) -> tuple[Alignment | None, list[MatrixDelta]]:
+    """The reference's weights taken from the subject's, in one basis: that of C2 where it fired, else of C3."""
+    order, asked, own = (_named(found, test) for test in ("basis", "invariant", "body"))
+    same_basis = order is not None and _fires(order)
+    source = order if same_basis else asked or own
+    if source is None:
+        return None, []
+    pairs = [{**one, "a": one["b"], "b": one["a"]} for one in _rows(source)]
+    pairs = [_turned(one) for one in pairs]
+    over = align(reference, subject, pairs, options.settings, same_basis=same_basis)
+    return over, deltas(reference, subject, over, options.settings)
+
+
+def _fires(order: Evidence) -> bool:
+    return float(order.detail["log10_p"]) < math.log10(1e-6)
+
+
+def _rows(one: Evidence) -> list[Mapping[str, Any]]:
+    return list(one.detail["layers"])
+
+
+def _turned(row: Mapping[str, Any]) -> dict[str, int]:
+    turned = {"a": int(row["a"]), "b": int(row["b"])}
+    if "block_a" in row:
+        turned |= {"block_a": int(row["block_b"]), "block_b": int(row["block_a"])}
+    return turned
