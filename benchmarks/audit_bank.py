@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from audit_bank_parts import calibrating, reporting
+from audit_bank_parts import calibrating, reporting, stage
 from audit_bank_parts.measure import Row, claimed, code_digest, measured
 from audit_bank_parts.plan import PARTS, Pair, Part, Spec, pairs, specs
 from audit_bank_parts.training import build as build_model
 from nacre.errors import NacreError
 
-MEASURE = "audit_bank_parts.stage:measure"
+MEASURE, PROBES = "audit_bank_parts.stage:measure", "audit_bank_parts.stage:probes"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("build", "calibrate", "report"))
     parser.add_argument("--part", choices=sorted(PARTS), default="hour")
     parser.add_argument("--out", type=Path, required=True, help="the bank's folder")
-    parser.add_argument("--measure", default=MEASURE, help="module:function that judges two folders")
+    parser.add_argument("--measure", help="module:function that judges two folders")
     parser.add_argument("--table", type=Path, default=calibrating.TABLE, help="the calibration table")
     parser.add_argument("--page", type=Path, default=reporting.PAGE, help="the page that report writes")
     parser.add_argument("--only", help="pairs whose group holds this word (report then prints and writes no page)")
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "build":
             build(_needed(part, [*_nulls(part), *pairs(part, "report")]), bank)
         elif given.command == "calibrate":
-            rows = judge(part, _nulls(part), bank, given.measure, code_digest(given.measure))
+            how = given.measure or PROBES
+            rows = judge(part, _nulls(part), bank, how, code_digest(how))
             calibrating.write(given.table, part, rows, bank)
         else:
             report(part, bank, given)
@@ -84,10 +85,11 @@ def judge(part: Part, wanted: list[Pair], bank: Path, measure: str, key: str) ->
 
 def report(part: Part, bank: Path, given: argparse.Namespace) -> None:
     """Judges the report side with the table of the calibration side, and writes the page."""
-    table = calibrating.load(given.table)
-    key = code_digest(given.measure) + calibrating.digest(given.table)
+    table, how = calibrating.load(given.table), given.measure or MEASURE
+    stage.TABLE = given.table
+    key = code_digest(how) + calibrating.digest(given.table)
     wanted = [pair for pair in pairs(part, "report") if given.only is None or given.only in pair.group]
-    rows = judge(part, wanted, bank, given.measure, key)
+    rows = judge(part, wanted, bank, how, key)
     if given.only is None:
         reporting.write(given.page, part, rows, table, bank)
         calibrating.add_power(given.table, reporting.power(rows))

@@ -68,11 +68,12 @@ def _attacked(model: Model, step: str, pair: Pair, bank: Path, seed: int) -> Mod
         return ATTACKS[step].apply(model, seed)
     way, share = merge.group(1), float(merge.group(2))
     assert pair.other is not None
-    other, base = load(bank / "models" / pair.other), load(bank / "models" / pair.other.rpartition("+")[0])
+    other = load(bank / "models" / pair.other)
     if way == "linear":
         return merging.merge_linear(model, other, share)
     if way == "slerp":
         return merging.merge_slerp(model, other, share)
+    base = load(bank / "models" / pair.other.rpartition("+")[0])
     if way == "ties":
         return merging.merge_ties(base, [model, other], share)
     return merging.merge_dare(base, [model, other], [share, 1 - share], 0.5, seed)

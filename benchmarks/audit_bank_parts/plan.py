@@ -211,6 +211,7 @@ def pairs(part: Part, side: SideName) -> list[Pair]:
     found = list(_strangers(part, side))
     for parent in parents(part, side):
         found += _twin_pairs(parent) + _tuned_pairs(parent) + _attacked_pairs(parent) + _merged_pairs(parent)
+        found += _diluted_pairs(parent)
     return found
 
 
@@ -327,4 +328,16 @@ def _merged_pairs(parent: Spec) -> list[Pair]:
             found.append(
                 Pair(f"{name}~{parent.name}", parent.side, beside, first, parent.name, ("DERIVED",), kinds, **more)
             )
+    return found
+
+
+def _diluted_pairs(parent: Spec) -> list[Pair]:
+    """The parent merged with a stranger: it destroys the function, and is the purest test of the share."""
+    stranger = parent.name.rpartition("-")[0] + f"-{int(parent.name.rpartition('-')[2]) + 1}"
+    found = []
+    for share in (0.3, 0.4, 0.5, 0.7, 0.9):
+        step = (f"merge-linear-{share:g}",)
+        name, group = f"{parent.name}+{step[0]}~{parent.name}", "merged with a stranger"
+        how: dict[str, Any] = {"steps": step, "other": stranger, "share": share, "must": False}
+        found.append(Pair(name, parent.side, group, parent.name, parent.name, ("DERIVED",), ("merged",), **how))
     return found

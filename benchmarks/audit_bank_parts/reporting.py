@@ -186,15 +186,17 @@ def kinds(rows: Sequence[Row]) -> str:
 
 def shares(rows: Sequence[Row]) -> str:
     """How near merge shares and LoRA ranks come."""
-    merged = [row for row in rows if row["pair"]["share"] is not None and counts(row)]
-    told = [row for row in merged if row["share"] is not None]
-    near = sum(abs(row["share"] - row["pair"]["share"]) <= 0.05 for row in told if row["pair"]["share"] >= 0.3)
-    asked = sum(row["pair"]["share"] >= 0.3 for row in merged)
+    diluted = [row for row in rows if row["pair"]["group"] == "merged with a stranger"]
+    told = [row for row in diluted if row["share"] is not None]
+    near = sum(abs(row["share"] - row["pair"]["share"]) <= 0.05 for row in told)
+    sibling = [row for row in rows if row["pair"]["share"] is not None and row not in diluted]
+    named = sum(row["share"] is not None for row in sibling)
     ranked = [row for row in rows if row["pair"]["rank"] is not None and not row["pair"]["steps"]]
     exact = sum(row["rank"] == row["pair"]["rank"] for row in ranked)
     return (
-        f"Merges of two children of one parent beside the first: a share was told for {len(told)} of {len(merged)}; of "
-        f"{asked} with a share of 30 % and more, {near} were within 0.05. LoRA's rank was right in {exact} of "
+        f"Merged with a stranger (share 30 % to 90 %): a share was told for {len(told)} of {len(diluted)} and was "
+        f"within 0.05 for {near}. Two children of one parent merged, beside the first: {named} of {len(sibling)} were given a "
+        f"share; a pair alone does not tell it, as both children hold the parent. LoRA's rank was right in {exact} of "
         f"{len(ranked)}."
     )
 

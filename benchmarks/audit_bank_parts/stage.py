@@ -1,4 +1,4 @@
-"""How the bank asks the audit: from two folders, as a user's audit opens them, to probes and verdict."""
+"""How the bank asks the audit: from two folders, as a user's audit opens them, to evidence and a verdict."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ from pathlib import Path
 
 from audit_bank_parts.measure import Measured
 from nacre.errors import CheckpointError
-from nacre.lifecycle.audit.canonical import Canonical
+from nacre.lifecycle.audit import calibration
 from nacre.lifecycle.audit.kernel.canonicalise import canonicalise
 from nacre.lifecycle.audit.opening import open_subject
-from nacre.lifecycle.audit.subject import Subject
-from nacre.lifecycle.audit.verdict import Evidence
-from nacre.lifecycle.audit.weights import basis, body, exact, invariant, polar
+from nacre.lifecycle.audit.weights import policy
 from nacre.lifecycle.audit.weights.side import Settings, Side
 from nacre.lifecycle.audit.weights.tokens import shared_tokens
 
-PROBES = (exact, basis, invariant, body, polar)
+TABLE = calibration.TABLE  # set by the command that measures
 
 
-def probes_only(subject: Path, reference: Path) -> Measured:
-    """The statistics of every probe, without a verdict: what calibration needs."""
+def measure(subject: Path, reference: Path) -> Measured:
+    """The verdict of stages 1 and 3, with the nulls of `TABLE`."""
     opened = open_subject(subject), open_subject(reference)
     try:
-        ours, theirs = _canonical(opened[0]), _canonical(opened[1])
+        ours, theirs = (canonicalise(one) for one in opened)
     except CheckpointError as error:
         return Measured({}, verdict="UNTESTABLE", reason=error.message)
-    shared = shared_tokens(*opened, ours, theirs)
-    sides = [
-        Side(one, source, ids)
-        for one, source, ids in zip((ours, theirs), (opened[0].tensors, opened[1].tensors), shared[:2], strict=True)
-        if source is not None
-    ]
-    return of_evidence([probe.probe(sides[0], sides[1], Settings()) for probe in PROBES])
-
-
-def _canonical(subject: Subject) -> Canonical:
-    return canonicalise(subject)
-
-
-def of_evidence(found: list[Evidence]) -> Measured:
-    """Values, p-values and tiers by probe."""
+    found = policy.compare(*opened, ours, theirs, policy.Options(calibration=calibration.load(TABLE)))
+    numbers = found.detail.get("numbers", {})
     return Measured(
-        {one.test: one.value for one in found},
-        {one.test: one.p_value for one in found},
-        {one.test: one.tier for one in found},
+        {one.test: one.value for one in found.evidence},
+        {one.test: one.p_value for one in found.evidence},
+        {one.test: one.tier for one in found.evidence},
+        found.verdict,
+        found.kind,
+        found.share,
+        numbers.get("rank"),
+        found.p_value,
+        found.reason or found.text,
     )
+
+
+def probes(subject: Path, reference: Path) -> Measured:
+    """The statistics of every probe without a table: what calibration needs."""
+    opened = open_subject(subject), open_subject(reference)
+    ours, theirs = (canonicalise(one) for one in opened)
+    shared = shared_tokens(*opened, ours, theirs)
+    assert opened[0].tensors is not None
+    assert opened[1].tensors is not None
+    a, b = Side(ours, opened[0].tensors, shared.a), Side(theirs, opened[1].tensors, shared.b)
+    found = [one.probe(a, b, Settings()) for one in (policy.basis, policy.invariant, policy.body, policy.polar)]
+    return Measured({one.test: one.value for one in found})
