@@ -11,7 +11,7 @@ from nacre.lifecycle.audit.canonical import Basis, Canonical, Layout, Sizes
 from nacre.lifecycle.audit.kernel import declared
 from nacre.lifecycle.audit.kernel.configured import from_config
 from nacre.lifecycle.audit.kernel.graph import HASHED_OUTSIDE, Design, digest
-from nacre.lifecycle.audit.kernel.heads import Heads, section, solve_heads
+from nacre.lifecycle.audit.kernel.heads import FITTING, Heads, section, solve_heads
 from nacre.lifecycle.audit.kernel.names import Parsed, is_inert, parse
 from nacre.lifecycle.audit.kernel.nearest import nearest
 from nacre.lifecycle.audit.kernel.quantised import Bits, without_bits
@@ -204,6 +204,6 @@ def _sizes(main: _Side, config: Mapping[str, Any], basis: Basis) -> tuple[Sizes,
     found = {"layers": layers, "hidden": solved.hidden, "heads": heads.heads, "kv_heads": heads.kv_heads,
              "ffn": solved.ffn, "vocabulary": solved.vocabulary, "experts": solved.experts}  # fmt: skip
     notes = declared.contradictions(config, found)
-    if heads.heads is None or heads.source != "the config, which fits the shapes":
+    if solved.query is not None and heads.source != FITTING:
         notes.append(f"the head size was told by {heads.source}")
     return sizes, notes

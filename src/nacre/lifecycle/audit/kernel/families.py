@@ -124,10 +124,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("gpt-oss", _OUT, (f"{_NORMS} {_ALL_BIASED} sinks {_biased('router')} "
                              f"{_biased('experts.gate', 'experts.up', 'experts.down')}",), ("gpt_oss",)),
     Family("CodeT5+", _OUT_BIASED, (_PARALLEL, f"{_PARALLEL} cross.q cross.k cross.v cross.o"), ("codet5p",),
-           layout="encoder-decoder", encoder=(f"{_LAYER_NORMS} {_QKVO} {_PLAIN_BIASED}",),
+           layout="encoder-decoder", encoder=(_PARALLEL,),
            encoder_outside="final_norm final_norm.bias"),
     Family("ViT", "positions final_norm final_norm.bias", (_GPT,), ("vit",), layout="encoder"),
-    Family("RWKV", f"{_OUT_BIASED} embedding_norm embedding_norm.bias",
+    Family("RWKV", _OUT_BIASED,
            (f"{_LAYER_NORMS} rwkv.key rwkv.value rwkv.receptance rwkv.output rwkv.time_decay rwkv.time_first "
             "rwkv.time_mix_key rwkv.time_mix_value rwkv.time_mix_receptance rwkv.ffn_key rwkv.ffn_value "
             "rwkv.ffn_receptance rwkv.ffn_time_mix_key rwkv.ffn_time_mix_receptance",), ("rwkv",), layout="other"),

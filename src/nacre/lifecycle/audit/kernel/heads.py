@@ -13,6 +13,10 @@ from nacre.lifecycle.audit.kernel.sizes import Shape, Solved
 _SECTION = {"encoder": "encoder", "vision": "vision_config", "audio": "audio_config"}
 
 
+FITTING = "the config, which fits the shapes"
+NOTHING = "nothing that fits the shapes"
+
+
 @dataclass(frozen=True)
 class Heads:
     """Query heads, key heads and head size, with the source of the head size in words."""
@@ -29,13 +33,12 @@ def solve_heads(
     """The head size from q_norm's width, else a config's value that fits, else rotary frequencies, else unknown."""
     query, key = solved.query, solved.key
     if any(one.role == "kv_a" for one in stack.placed):
-        said = declared.sizes(config)["heads"]
-        fits = said is not None and query is not None and query % said == 0
-        return (
-            Heads(said, said, None, "the config, which fits the shapes") if fits else Heads(None, None, None, "nothing")
-        )
+        heads = declared.sizes(config)["heads"]
+        if heads is not None and query is not None and query % heads == 0:
+            return Heads(heads, heads, None, FITTING)
+        return Heads(None, None, None, NOTHING)
     if query is None or key is None:
-        return Heads(None, None, None, "no queries or keys of known shape")
+        return Heads(None, None, None, NOTHING)
     norm = next((shapes[one.name] for one in stack.placed if one.role == "q_norm" and shapes.get(one.name)), None)
     if norm is not None and norm[-1] < query and _fits(norm[-1], query, key):
         return _heads(query, key, norm[-1], "the width of the queries' norm")
@@ -44,10 +47,10 @@ def solve_heads(
     for size in _candidates(said, query, key):
         contradicted = rotary is not None and rotary > size
         if _fits(size, query, key) and not contradicted:
-            return _heads(query, key, size, "the config, which fits the shapes")
+            return _heads(query, key, size, FITTING)
     if rotary is not None and _fits(rotary, query, key):
         return _heads(query, key, rotary, "the rotary frequencies")
-    return Heads(None, None, None, "nothing: the config's heads do not fit the shapes")
+    return Heads(None, None, None, NOTHING)
 
 
 def _candidates(said: Mapping[str, int | None], query: int, key: int) -> list[int]:

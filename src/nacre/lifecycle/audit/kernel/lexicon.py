@@ -126,7 +126,8 @@ OUTSIDE: tuple[tuple[str, str], ...] = (
      r"position_embedding)", "positions"),
     (r"(?:.*\.)?(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in|shared|token_embd|word_embedding|"
      r"token_embedding|embeddings\.tok_embeddings|embedding|embeddings|tokens_embed|token_embeddings)", "embedding"),
-    (r"(?:.*\.)?(?:lm_head|embed_out|output_layer|output|head|cls\.predictions\.decoder|lm_head\.decoder|vocab_projector)", "head"),
+    (r"(?:.*\.)?(?:lm_head|embed_out|output_layer|output|head|cls\.predictions\.decoder|lm_head\.decoder|"
+     r"vocab_projector)", "head"),
     (r"(?:.*\.)?cls\.predictions|(?:.*\.)?final_logits", "head"),
     (r"(?:.*\.)?(?:cls\.predictions\.transform\.|lm_head\.|vocab_)(dense|transform)", "mlm.dense"),
     (r"(?:.*\.)?(?:cls\.predictions\.transform\.|lm_head\.|vocab_)(layernorm|layer_norm)", "mlm.norm"),

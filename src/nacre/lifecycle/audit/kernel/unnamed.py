@@ -55,12 +55,16 @@ def find_by_shapes(
     if not layers:
         return None
     hidden = _hidden(layers, shapes)
-    stack, unmapped = Stack("(by shape)"), []
+    inside = {one.name for members in layers.values() for one in members}
+    outside = [one for one in parsed if one.name not in inside and shapes[one.name]]
+    vectors = sum(shapes[one.name] == (hidden,) for one in outside)
+    biased = None if vectors == 0 else vectors > 1  # a norm outside the layers has a bias where those inside have
+    stack, unmapped = Stack("(by shape)"), list[str]()
     assigner = Assigner(shapes, source, trust_names)
     families: Counter[str] = Counter()
     for layer, members in sorted(layers.items()):
         bag = tuple(sorted(shapes[one.name] for one in members))
-        fit = _best(bag, hidden) if len(bag) <= _LARGEST_BAG else None
+        fit = _best(bag, hidden, biased) if len(bag) <= _LARGEST_BAG else None
         if fit is None:
             unmapped += [one.name for one in members]
             continue
@@ -71,8 +75,6 @@ def find_by_shapes(
         unmapped += [one.name for one in members if one.name not in known]
     if not stack.placed:
         return None
-    inside = {one.name for members in layers.values() for one in members}
-    outside = [one for one in parsed if one.name not in inside and shapes[one.name]]
     placed, left = _outside(outside, shapes, hidden, assigner)
     stack.placed += placed
     notes.append(f"shapes fit the layers of {families.most_common(1)[0][0]} best")
@@ -131,26 +133,28 @@ def _hidden(layers: Mapping[int, Sequence[Parsed]], shapes: Mapping[str, Shape])
 
 
 @cache
-def _best(bag: tuple[Shape, ...], hidden: int) -> Fit | None:
-    """The design that explains most of a bag; of equals the one that explains it with the first family's roles."""
+def _best(bag: tuple[Shape, ...], hidden: int, biased: bool | None) -> Fit | None:
+    """The design that explains most of a bag; of equals the first family's. `biased` is whether norms have biases."""
     have = Counter(bag)
-    fits = [Fit(family, roles, len(bag) - len(roles)) for family, roles in _candidates(bag, hidden)
+    fits = [Fit(family, roles, len(bag) - len(roles)) for family, roles in _candidates(bag, hidden, biased)
             if not Counter(shape for _, shape in roles) - have]  # fmt: skip
     return min(fits, key=lambda one: one.left) if fits else None
 
 
-def _candidates(bag: tuple[Shape, ...], hidden: int) -> Iterator[tuple[str, tuple[tuple[str, Shape], ...]]]:
+def _candidates(
+    bag: tuple[Shape, ...], hidden: int, biased: bool | None
+) -> Iterator[tuple[str, tuple[tuple[str, Shape], ...]]]:
     sides = {side for shape in bag if len(shape) == 2 for side in shape}
     vectors = {shape[0] for shape in bag if len(shape) == 1}
     widths = sorted(sides | {side // 2 for side in sides if side % 2 == 0})
     keys = sorted(sides | {(side - query) // 2 for side in sides for query in sides if side > query})
     for family, roles in _kinds():
+        if biased is not None and ("norm1.bias" in roles) != biased:
+            continue
         heads = sorted(vectors) if "q_norm" in roles else [0]
         for packing, flipped in product(_PACKINGS, (False, True)):
             packed = {role for group in packing for role in group}
-            if not packed <= roles or any(f"{role}.bias" in roles for role in packed) != all(
-                f"{role}.bias" in roles for role in packed if packed
-            ):
+            if not packed <= roles or len({f"{role}.bias" in roles for role in packed}) > 1:
                 continue
             for query, key, ffn, head in product(sorted(sides), keys, widths, heads):
                 if 0 < key <= query and query % key == 0 and key != 1 and (not head or key % head == 0):
@@ -204,8 +208,9 @@ def _outside(
     roles += [("positions", (height, hidden)) for height in heights[1:] if height >= _FEWEST_POSITIONS][:1]
     types = [("token_types", (height, hidden)) for height in heights[1:] if height <= 4][:1]
     vectors = sum(shapes[one.name] == (hidden,) for one in parsed)
-    norm = "embedding_norm" if types else "final_norm"
-    roles += [*types, *[(role, (hidden,)) for role in (norm, f"{norm}.bias")[:vectors]]]
+    norms = ["embedding_norm"] if types else ["embedding_norm", "final_norm"] if vectors == 4 else ["final_norm"]
+    wanted = [norm + end for norm in norms for end in ("", ".bias")]
+    roles += [*types, *[(role, (hidden,)) for role in wanted[:vectors]]]
     placed = assigner.assign(None, parsed, tuple(roles))
     known = {one.name for one in placed}
     return placed, [one.name for one in parsed if one.name not in known]
