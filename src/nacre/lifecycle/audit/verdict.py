@@ -79,7 +79,8 @@ class Pair:
     """A subject beside one reference, all stages. `p_value` of the deciding stage is corrected for every reference.
 
     `control` is the same audit of the subject beside an unrelated model of the reference's shape; where it fires,
-    the report is void. `rename_map`: the subject's tensor names -> the reference's.
+    the report is void. `rename_map`: the subject's tensor names -> the reference's. `digests` say of each side which
+    bytes were looked at.
     """
 
     subject: str
@@ -90,6 +91,7 @@ class Pair:
     rename_map: Mapping[str, str] = field(default_factory=dict)
     control: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str | None] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; what is not finite is null."""
