@@ -54,7 +54,7 @@ def side_of(arrays: Arrays, tokens: np.ndarray | None = None, **choices: Any) ->
     views = {key: View(f"{key[0]}/{key[1]}", values.shape) for key, values in arrays.items()}
     vocabulary, hidden = arrays[None, "embedding"].shape
     layers = 1 + max((layer for layer, _ in arrays if layer is not None), default=-1)
-    sizes = Sizes(layers=layers, hidden=hidden, vocabulary=vocabulary)
+    sizes = Sizes(layers=layers, hidden=hidden, vocabulary=vocabulary, heads=choices.pop("heads", 4))
     gated = (0, "gate") in arrays or (0, "gate.0") in arrays
     canonical = Canonical(
         choices.pop("layout", "decoder"), sizes, choices.pop("design", "design"), "shape", (), is_gated=gated,

@@ -10,12 +10,16 @@ import numpy as np
 
 from nacre.lifecycle.audit.weights.align import Alignment
 from nacre.lifecycle.audit.weights.delta import MatrixDelta
+from nacre.lifecycle.audit.weights.levels import WHOLE
 from nacre.lifecycle.audit.weights.side import Side
 
 KEPT = 0.9  # of the reference's strongest directions, what a child still holds
 _APART = 0.04  # how much better the rest is kept than the strongest part where only the start was shared
 _SAME = 2e-3  # relative difference that a change of basis leaves through rounding
 _FAR = 1.2  # relative difference of matrices that were not aligned (unrelated ones: sqrt 2)
+
+
+_KNOWN = 0.1  # of a matrix lies along the reference's: aligned, however far it has moved
 
 
 class Finding(NamedTuple):
@@ -27,10 +31,24 @@ class Finding(NamedTuple):
     share: float | None = None
 
 
-def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], exact: Mapping[str, Any]) -> Finding:
-    """The kind of derivation of the subject `b` from the reference `a`, C1's detail at hand."""
-    shape = _by_shape(a, b, exact)
-    inside = [one for one in found if one.layer is not None and one.relative < _FAR]
+_SAME_FUNCTION = Finding("renamed", "the same weights in another basis, order or scale", {})
+
+
+class Context(NamedTuple):
+    """What other probes say: C1's detail, whether attention is one function on both sides (`attention.py`), and whether
+    neurons keep their order at its ceiling while their answers to tokens agree for less than half."""
+
+    exact: Mapping[str, Any]
+    same_attention: bool = False
+    only_order: bool = False
+
+
+def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], context: Context) -> Finding:
+    """The kind of derivation of the subject `b` from the reference `a`."""
+    shape = _by_shape(a, b, context.exact)
+    inside = [one for one in found if one.layer is not None and (one.relative < _FAR or one.along > _KNOWN)]
+    if context.same_attention:
+        inside = [one for one in inside if one.role not in ("q", "k", "v", "o")]
     if not over.fits or not inside:
         if shape:
             return shape
@@ -40,24 +58,27 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], exact:
         return shape
     changed = [one for one in inside if one.relative > _SAME]
     if not changed:
-        return _outside_only(a, b, over, found, inside)
-    for rule in (_quantised, _pruned, _lora, _shared_start, _merged, _noised):
-        told = rule(changed, inside)
-        if told:
+        return _outside_only(a, b, over, found, context)
+    for rule in (_quantised, _pruned, _lora):
+        if told := rule(changed, inside):
+            return told
+    if told := _reembedded(found, changed):
+        return told
+    if context.only_order and max(_median(changed, name) for name in ("kept", "kept_back")) < KEPT:
+        return Finding(None, "neurons keep their order, and answer tokens in another way", {})
+    for rule in (_shared_start, _merged, _noised):
+        if told := rule(changed, inside):
             return told
     numbers = {"relative": _median(changed, "relative"), "changed": len(changed), "matrices": len(inside)}
-    words = (
-        f"{len(changed)} of {len(inside)} matrices examined were trained on, by {numbers['relative']:.1%} of their size"
-    )
+    words = f"{len(changed)} of {len(inside)} matrices were trained on, by {numbers['relative']:.1%} of their size"
     return Finding("fine-tuned", words, numbers)
 
 
 def _by_shape(a: Side, b: Side, exact: Mapping[str, Any]) -> Finding | None:
     experts = [max(len(side.blocks(layer)) for layer in side.depths) for side in (a, b)]
     if experts[1] > experts[0]:
-        return Finding(
-            "upcycled", f"{experts[1]} experts stand where the reference has {experts[0]}", {"experts": experts}
-        )
+        words = f"{experts[1]} experts stand where the reference has {experts[0]}"
+        return Finding("upcycled", words, {"experts": experts})
     depths = [len(a.depths), len(b.depths)]
     if depths[0] != depths[1]:
         numbers = {"layers": depths, "moved": exact.get("moved", {})}
@@ -79,9 +100,7 @@ def _widths(a: Side, b: Side) -> dict[str, list[int]]:
     return sizes
 
 
-def _outside_only(
-    a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]
-) -> Finding:
+def _outside_only(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], context: Context) -> Finding:
     """The stack is the same: what is left is the basis, the embedding, the head, the norms, the vocabulary."""
     outside = {one.role: one for one in found if one.layer is None and one.relative > _SAME}
     rows = [side.shape(None, "embedding")[0] for side in (a, b)]
@@ -93,11 +112,25 @@ def _outside_only(
     if rows[1] != rows[0]:
         words = f"the weights are the reference's, for {rows[1]:,} tokens in place of {rows[0]:,}"
         return Finding("vocabulary-extended", words, {"rows": rows})
-    if over.rotation is None and not over.has_moved and all(one.equal for one in inside):
-        return Finding("fine-tuned", "matrices examined are equal; norms, biases or other parts differ", {})
-    return Finding(
-        "renamed", "the same weights in another basis, order or scale", {"rotated": over.rotation is not None}
-    )
+    stored = [f"layers.{i}.{role}" for i, _ in over.layers for role in ("q", "k", "v", "o", "gate", "up", "down")]
+    known = {"layers." + name.split(".", 1)[1] for name in context.exact["equal_keys"] if name.startswith("layers.")}
+    if over.rotation is None and all(name in known for name in stored if _has(a, name)):
+        return Finding("fine-tuned", "every matrix is the reference's; only norms, biases or the like differ", {})
+    return _SAME_FUNCTION
+
+
+def _has(side: Side, name: str) -> bool:
+    _, layer, role = name.split(".", 2)
+    return side.has(int(layer), role)
+
+
+def _reembedded(found: Sequence[MatrixDelta], changed: Sequence[MatrixDelta]) -> Finding | None:
+    """The embedding has nothing of the reference's where the stack has most."""
+    own = [one for one in found if one.role == "embedding"]
+    if not own or own[0].along > 0.2 or _median(changed, "along") < 0.6:
+        return None
+    words = "the embedding is another one, the stack was trained on from the reference's"
+    return Finding("re-embedded", words, {"relative": _median(changed, "relative")})
 
 
 def _quantised(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) -> Finding | None:
@@ -105,7 +138,7 @@ def _quantised(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) ->
     if len(bits) < 0.6 * len(changed):
         return None
     value, group = Counter(bits).most_common(1)[0][0], Counter(one.group for one in changed).most_common(1)[0][0]
-    where = "" if value == 16 else " per row" if group == 0 else f" in groups of {group}"
+    where = {None: "", 0: " per row", WHOLE: " per matrix"}.get(group, f" in groups of {group}")
     words = f"values lie on a grid of {value} bits{where}"
     return Finding("quantized", words, {"bits": value, "group": group, "matrices": len(bits)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nacre.lifecycle.audit.tensors import Floats
 
@@ -14,8 +15,11 @@ _GROUPS_READ = 64  # groups looked at, evenly over the matrix
 _OFF_GRID = 0.12  # root mean square distance to the grid in steps; 0.289 of numbers that know no grid
 
 
+WHOLE = -1  # a group: the whole matrix
+
+
 class Rounding(NamedTuple):
-    """`bits` per value, `group` values that share a step (0: a row), `axis` 1 where columns are the rows meant."""
+    """`bits` per value, `group` values that share a step (0: a row, -1: the matrix), `axis` 1: columns are the rows."""
 
     bits: int
     group: int
@@ -23,7 +27,11 @@ class Rounding(NamedTuple):
 
 
 def rounding(values: Floats) -> Rounding | None:
-    """The coarsest grid that nearly all of `values` (R, C) lie on, or None. 16: halves or bfloat16 in float32."""
+    """The coarsest grid that nearly all of `values` (R, C) lie on, or None: a few different numbers, or equal steps."""
+    magnitudes = np.abs(values[values != 0])
+    few = len(np.unique(magnitudes[:: max(1, magnitudes.size // 65_536)]))
+    if magnitudes.size >= 2048 and few <= 128:
+        return Rounding(max(2, int(np.ceil(np.log2(2 * few)))), WHOLE, 0)
     for axis in (0, 1):
         rows = values if axis == 0 else np.ascontiguousarray(values.T)
         for group in GROUPS:
@@ -38,22 +46,24 @@ def rounding(values: Floats) -> Rounding | None:
 
 def _bits(groups: Floats) -> int | None:
     """The fewest bits whose grid holds nine of ten groups; steps are symmetric or go from lowest to highest."""
-    groups = groups[np.ptp(groups, axis=1) > 0].astype(np.float64)
+    groups = groups[(np.count_nonzero(groups, axis=1) >= 8) & (np.ptp(groups, axis=1) > 0)].astype(np.float64)
     if len(groups) < 4 or groups.shape[1] < 16:
         return None
+    counted = groups != 0
     low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
     peak = np.abs(groups).max(axis=1, keepdims=True)
     for bits in BITS:
         half = 2 ** (bits - 1)
         grids = (groups * (half - 1) / peak, groups * half / peak, (groups - low) * (2**bits - 1) / (high - low))
-        if any(_on_grid(grid) for grid in grids):
+        if any(_on_grid(grid, counted) for grid in grids):
             return bits
     return None
 
 
-def _on_grid(scaled: Floats) -> bool:
-    off = np.sqrt(np.mean(np.square(scaled - np.rint(scaled)), axis=1))
-    return float(np.mean(off < _OFF_GRID)) >= 0.9
+def _on_grid(scaled: Floats, counted: NDArray[np.bool_]) -> bool:
+    """Whether the `counted` values of nearly all groups are whole numbers; zeros are on every grid and say nothing."""
+    off = np.where(counted, np.square(scaled - np.rint(scaled)), 0).sum(axis=1) / counted.sum(axis=1)
+    return float(np.mean(np.sqrt(off) < _OFF_GRID)) >= 0.9
 
 
 def is_half(values: Floats) -> bool:

@@ -15,9 +15,10 @@ from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, holm, untestable
 from nacre.lifecycle.audit.weights import basis, body, exact, invariant, polar
 from nacre.lifecycle.audit.weights.align import Alignment, align
+from nacre.lifecycle.audit.weights.attention import attention_is_same
 from nacre.lifecycle.audit.weights.control import control_of, thinned
 from nacre.lifecycle.audit.weights.delta import MatrixDelta, deltas
-from nacre.lifecycle.audit.weights.kinds import Finding, tell
+from nacre.lifecycle.audit.weights.kinds import Context, Finding, tell
 from nacre.lifecycle.audit.weights.side import Settings, Side
 from nacre.lifecycle.audit.weights.tokens import shared_tokens
 
@@ -190,7 +191,11 @@ def _related(
 ) -> StageVerdict:
     corrected, best = decision
     over, measured = _difference(subject, reference, found, options)
-    told = tell(reference, subject, over, measured, found[0].detail) if over else _parts_only(found[0])
+    told = _parts_only(found[0])
+    if over:
+        same_attention = over.fits and attention_is_same(reference, subject, over)
+        context = Context(found[0].detail, same_attention, _only_order(found))
+        told = tell(reference, subject, over, measured, context)
     detail = {
         "numbers": dict(told.numbers),
         "layers": [{"reference": i, "subject": j} for i, j in over.layers] if over else [],
@@ -201,13 +206,13 @@ def _related(
         "p_value": corrected, "tier": best.tier if best else None, "evidence": tuple(found), "detail": detail,
         "not_tested": notes,
     }  # fmt: skip
-    if told.kind is None or _only_start(found):
+    if told.kind is None:
         return StageVerdict(STAGE, "SHARED_INIT", f"a common start, trained apart: {told.words}", **common)
     text = f"derived ({told.kind}): {told.words}"
     return StageVerdict(STAGE, "DERIVED", text, kind=told.kind, share=told.share, **common)
 
 
-def _only_start(found: Sequence[Evidence]) -> bool:
+def _only_order(found: Sequence[Evidence]) -> bool:
     """C2 at its ceiling in every block while C3 stays below half of its own."""
     order, asked = _named(found, "basis"), _named(found, "invariant")
     return bool(order and asked and order.detail["at_ceiling"] and asked.detail["rho"] < 0.5)
@@ -227,8 +232,7 @@ def _difference(
     source = order if same_basis else asked or own
     if source is None:
         return None, []
-    pairs = [{**one, "a": one["b"], "b": one["a"]} for one in _rows(source)]
-    pairs = [_turned(one) for one in pairs]
+    pairs = [_turned(one) for one in source.detail["layers"]]
     over = align(reference, subject, pairs, options.settings, same_basis=same_basis)
     return over, deltas(reference, subject, over, options.settings)
 
@@ -237,12 +241,9 @@ def _fires(order: Evidence) -> bool:
     return float(order.detail["log10_p"]) < math.log10(1e-6)
 
 
-def _rows(one: Evidence) -> list[Mapping[str, Any]]:
-    return list(one.detail["layers"])
-
-
 def _turned(row: Mapping[str, Any]) -> dict[str, int]:
-    turned = {"a": int(row["a"]), "b": int(row["b"])}
+    """A pair of layers as the probes list it (subject, reference), the other way round."""
+    turned = {"a": int(row["b"]), "b": int(row["a"])}
     if "block_a" in row:
         turned |= {"block_a": int(row["block_b"]), "block_b": int(row["block_a"])}
     return turned
