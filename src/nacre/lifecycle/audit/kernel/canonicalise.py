@@ -74,17 +74,17 @@ def _stacks(
 ) -> tuple[Stacks, list[str], tuple[tuple[str, ...], ...]]:
     """Stacks by names; by shapes where names say nothing or contradict the shapes."""
     stacks = find(parsed, shapes)
+    solved = Solved() if stacks is None else solve(stacks.main, shapes)
+    if stacks is not None and not solved.problems and not solved.is_mixed:
+        return stacks, [], ()
+    found = (
+        find_by_shapes(parsed, shapes, subject.tensors, trust_names=stacks is None) if any(shapes.values()) else None
+    )
+    if found is not None and (stacks is None or solved.problems or found.is_exact):
+        said = "names say nothing" if stacks is None else "names contradict shapes"
+        return found.stacks, [f"{said}: roles were solved from shapes", *found.notes], found.ambiguous
     if stacks is not None:
-        problems = solve(stacks.main, shapes).problems
-        if not problems:
-            return stacks, [], ()
-    if any(shapes.values()):
-        found = find_by_shapes(parsed, shapes, subject.tensors, trust_names=stacks is None)
-        if found is not None:
-            said = "names contradict shapes" if stacks is not None else "names say nothing"
-            return found.stacks, [f"{said}: roles were solved from shapes", *found.notes], found.ambiguous
-    if stacks is not None:
-        return stacks, [f"shapes contradict names: {problem}" for problem in problems[:3]], ()
+        return stacks, [f"shapes contradict names: {problem}" for problem in solved.problems[:3]], ()
     raise CheckpointError(
         f"{subject.ref}: none of {len(parsed)} tensor names says what its tensor does"
         + (", and their shapes fit no known design" if any(shapes.values()) else ", and no shapes are known"),

@@ -21,8 +21,11 @@ _WIDTH_D = frozenset({"norm1", "norm2", "post_attention", "post_ffn", "final_nor
 
 @dataclass
 class Solved:
-    """Numbers of one stack. `flipped` says of each stored matrix whether it lies (in, out); `problems` are shapes that
-    contradict their roles. `stacked` are tensors that hold a matrix for each expert."""
+    """Numbers of one stack.
+
+    `flipped` says of each stored matrix whether it lies (in, out), `is_mixed` whether only some do; `problems` are
+    shapes that contradict their roles. `stacked` are tensors that hold a matrix for each expert.
+    """
 
     hidden: int | None = None
     query: int | None = None
@@ -33,6 +36,7 @@ class Solved:
     flipped: dict[str, bool] = field(default_factory=dict)
     stacked: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    is_mixed: bool = False
 
 
 def solve(stack: Stack, shapes: Mapping[str, Shape]) -> Solved:
@@ -117,7 +121,8 @@ def _orient(matrices: Sequence[Placed], shapes: Mapping[str, Shape], solved: Sol
             continue
         hidden_first = rows == solved.hidden
         solved.flipped[one.name] = hidden_first if is_reader else not hidden_first
-        votes[solved.flipped[one.name]] += 1
+        votes[solved.flipped[one.name]] += one.name not in solved.stacked
+    solved.is_mixed = votes[True] > 0 and votes[False] > 0
     for name in open_ones:
         solved.flipped[name] = votes[True] > votes[False]
 

@@ -31,11 +31,13 @@ _FEWEST_POSITIONS = 32
 
 @dataclass
 class Found:
-    """Stacks solved from shapes, what was assumed, and roles that stay ambiguous."""
+    """Stacks solved from shapes, what was assumed, and roles that stay ambiguous. `is_exact`: nothing of any layer is
+    left over, and every matrix lies (out, in)."""
 
     stacks: Stacks
     notes: list[str] = field(default_factory=list)
     ambiguous: tuple[tuple[str, ...], ...] = ()
+    is_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Fit:
     family: str
     roles: tuple[tuple[str, Shape], ...]
     left: int
+    is_upright: bool
 
 
 def find_by_shapes(
@@ -62,13 +65,16 @@ def find_by_shapes(
     stack, unmapped = Stack("(by shape)"), list[str]()
     assigner = Assigner(shapes, source, trust_names)
     families: Counter[str] = Counter()
+    is_exact = True
     for layer, members in sorted(layers.items()):
         bag = tuple(sorted(shapes[one.name] for one in members))
         fit = _best(bag, hidden, biased) if len(bag) <= _LARGEST_BAG else None
         if fit is None:
             unmapped += [one.name for one in members]
+            is_exact = False
             continue
         families[fit.family] += 1
+        is_exact = is_exact and fit.left == 0 and fit.is_upright
         placed = assigner.assign(layer, members, fit.roles)
         known = {one.name for one in placed}
         stack.placed += placed
@@ -78,7 +84,9 @@ def find_by_shapes(
     placed, left = _outside(outside, shapes, hidden, assigner)
     stack.placed += placed
     notes.append(f"shapes fit the layers of {families.most_common(1)[0][0]} best")
-    return Found(Stacks(stack, unmapped=sorted([*unmapped, *left])), [*notes, *assigner.notes], assigner.ambiguous())
+    return Found(
+        Stacks(stack, unmapped=sorted([*unmapped, *left])), [*notes, *assigner.notes], assigner.ambiguous(), is_exact
+    )
 
 
 def _layers(parsed: Sequence[Parsed], shapes: Mapping[str, Shape]) -> tuple[dict[int, list[Parsed]], list[str]]:
@@ -136,14 +144,14 @@ def _hidden(layers: Mapping[int, Sequence[Parsed]], shapes: Mapping[str, Shape])
 def _best(bag: tuple[Shape, ...], hidden: int, biased: bool | None) -> Fit | None:
     """The design that explains most of a bag; of equals the first family's. `biased` is whether norms have biases."""
     have = Counter(bag)
-    fits = [Fit(family, roles, len(bag) - len(roles)) for family, roles in _candidates(bag, hidden, biased)
+    fits = [Fit(family, roles, len(bag) - len(roles), up) for family, roles, up in _candidates(bag, hidden, biased)
             if not Counter(shape for _, shape in roles) - have]  # fmt: skip
     return min(fits, key=lambda one: one.left) if fits else None
 
 
 def _candidates(
     bag: tuple[Shape, ...], hidden: int, biased: bool | None
-) -> Iterator[tuple[str, tuple[tuple[str, Shape], ...]]]:
+) -> Iterator[tuple[str, tuple[tuple[str, Shape], ...], bool]]:
     sides = {side for shape in bag if len(shape) == 2 for side in shape}
     vectors = {shape[0] for shape in bag if len(shape) == 1}
     widths = sorted(sides | {side // 2 for side in sides if side % 2 == 0})
@@ -158,7 +166,7 @@ def _candidates(
                 continue
             for query, key, ffn, head in product(sorted(sides), keys, widths, heads):
                 if 0 < key <= query and query % key == 0 and key != 1 and (not head or key % head == 0):
-                    yield family, tuple(_shapes(roles, packing, flipped, (hidden, query, key, ffn, head)))
+                    yield family, tuple(_shapes(roles, packing, flipped, (hidden, query, key, ffn, head))), not flipped
 
 
 @cache
