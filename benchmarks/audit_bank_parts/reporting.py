@@ -195,9 +195,9 @@ def shares(rows: Sequence[Row]) -> str:
     exact = sum(row["rank"] == row["pair"]["rank"] for row in ranked)
     return (
         f"Merged with a stranger (share 30 % to 90 %): a share was told for {len(told)} of {len(diluted)} and was "
-        f"within 0.05 for {near}. Two children of one parent merged, beside the first: {named} of {len(sibling)} were given a "
-        f"share; a pair alone does not tell it, as both children hold the parent. LoRA's rank was right in {exact} of "
-        f"{len(ranked)}."
+        f"within 0.05 for {near}. Two children of one parent merged, beside the first: {named} of {len(sibling)} were "
+        "given a share; a pair alone does not tell it, as both children hold the parent. LoRA's rank was right in "
+        f"{exact} of {len(ranked)}."
     )
 
 
