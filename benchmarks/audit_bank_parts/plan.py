@@ -141,7 +141,7 @@ def recipes(part: Part, side: SideName) -> list[Recipe]:
 
 def bases(part: Part, side: SideName) -> list[Spec]:
     """Models from scratch: every recipe in every size with every seed. Nothing shared but recipe and size."""
-    found: list[Recipe] = []
+    found: list[Spec] = []
     for recipe in recipes(part, side):
         for size in part.sizes:
             for seed in range(part.seeds):
