@@ -67,8 +67,9 @@ def _block(a: Side, b: Side, i: int, j: int, settings: Settings) -> tuple[float,
 
 
 def match(one: Floats, other: Floats) -> Places:
-    """Which row of `other` each row of `one` is given, by cosine."""
-    return assign(unit_rows(one) @ unit_rows(other).T)
+    """Which row of `other` each row of `one` is given, by cosine. Ties fall by a drawn order, not by that of rows."""
+    order = np.random.default_rng(len(other)).permutation(len(other))
+    return order[assign(unit_rows(one) @ unit_rows(other[order]).T)]
 
 
 def _rows(side: Side, layer: int) -> Floats:

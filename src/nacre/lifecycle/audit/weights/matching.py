@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.special import betaln, hyp2f1, logsumexp
+from scipy.special import betainc, betaln, logsumexp
 
 from nacre.lifecycle.audit.tensors import Floats
 
@@ -56,10 +56,22 @@ def log10_tail(rho: float, count: int) -> float:
     x, a, b = 1 - rho * rho, (count - 2) / 2, 0.5
     if x <= 1e-15:
         return least
-    if x > 0.9999:  # at the centre the series converges slowly, and the normal limit is good
-        return math.log10(max(0.5 * math.erfc(rho * math.sqrt(count - 1) / math.sqrt(2)), 1e-300))
-    log_i = a * math.log(x) + b * math.log1p(-x) - math.log(a) - betaln(a, b) + math.log(hyp2f1(a + b, 1, a + 1, x))
-    return max(least, float(log_i + math.log(0.5)) / _LN10)
+    plain = float(betainc(a, b, x))
+    if plain > 1e-250:
+        return math.log10(plain / 2)
+    log_i = a * math.log(x) + b * math.log1p(-x) - math.log(a) - float(betaln(a, b)) + math.log(_series(a, b, x))
+    return max(least, (log_i + math.log(0.5)) / _LN10)
+
+
+def _series(a: float, b: float, x: float) -> float:
+    """2F1(a + b, 1; a + 1; x) by its series. Far out in the tail x is well below 1; scipy's fails for a in hundreds."""
+    total = term = 1.0
+    for n in range(100_000):
+        term *= (a + b + n) / (a + 1 + n) * x
+        total += term
+        if term < 1e-16 * total:
+            break
+    return total
 
 
 def fisher(log10_p: Sequence[float]) -> float:

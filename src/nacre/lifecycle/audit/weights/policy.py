@@ -104,12 +104,17 @@ def _decided(subject: Side, reference: Side, options: Options, notes: tuple[str,
     table = options.calibration or calibration.shipped()
     if corrected > options.alpha:
         return _none(found, corrected, best, table, notes)
+    control: dict[str, Any] = {"ran": False, "fired": False, "why": reason or "it was not asked for"}
     if options.control and not reason:
-        fired = _control(subject, reference, options)
-        if fired:
-            why = f"the control, an unrelated model of the reference's shape, fired in {fired}: this stage is void"
-            return StageVerdict(STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, not_tested=notes)
-    return _related(subject, reference, found, (corrected, best), options, notes)
+        control = _control(subject, reference, options)
+        if control["fired"]:
+            why = str(control["why"])
+            detail = {"control": control}
+            return StageVerdict(
+                STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, not_tested=notes, detail=detail
+            )
+    related = _related(subject, reference, found, (corrected, best), options, notes)
+    return replace(related, detail={**related.detail, "control": control})
 
 
 def _probes(a: Side, b: Side, options: Options) -> list[Evidence]:
@@ -135,16 +140,19 @@ def _corrected(found: Sequence[Evidence], options: Options) -> tuple[float, Evid
     return min(1.0, p_values[least] * max(1, options.references)), able[least]
 
 
-def _control(subject: Side, reference: Side, options: Options) -> str | None:
-    """The test in which an unrelated model passes for a relative, twice out of two draws; None where it does not."""
+def _control(subject: Side, reference: Side, options: Options) -> dict[str, Any]:
+    """Whether an unrelated model passes for a relative, in both of two draws (one of a hundred may by chance)."""
     ours, theirs = thinned(subject, _CONTROL_LAYERS), thinned(reference, _CONTROL_LAYERS)
     fired: list[str] = []
     for seed in range(_CONTROL_SEEDS):
         corrected, best = _corrected(_probes(ours, control_of(theirs, seed), options), options)
         if corrected > options.alpha or best is None:
-            return None
+            why = "no test fired on an unrelated model of the reference's shape"
+            return {"ran": True, "fired": False, "p_value": corrected, "why": why}
         fired.append(best.test)
-    return ", ".join(sorted(set(fired)))
+    names = ", ".join(sorted(set(fired)))
+    why = f"the control, an unrelated model of the reference's shape, fired in {names}: this stage is void"
+    return {"ran": True, "fired": True, "tests": names, "why": why}
 
 
 def _named(found: Sequence[Evidence], test: str) -> Evidence | None:
