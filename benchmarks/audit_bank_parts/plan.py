@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import combinations
 from typing import Any, Literal
 
@@ -93,28 +94,28 @@ class Pair:
 
 @dataclass(frozen=True)
 class Part:
-    """How much of the bank: seeds per recipe and size, how many of them become parents, and for how long to train."""
+    """How much of the bank: seeds per recipe and size on either side, how many models of a side become parents, and for
+    how long to train. The calibration side needs more: its p-values can be no smaller than one over its pairs."""
 
     name: str
     sizes: tuple[Size, ...]
     corpora: tuple[str, ...]
-    seeds: int
+    seeds: tuple[int, int]
     parents: int
     steps: int
 
 
+_TINY = Size("small", 32, 3, 4, 4, 80, tied=False)
 _SMALL = Size("small", 64, 4, 4, 4, 192, tied=False)
 _GROUPED = Size("grouped", 96, 4, 6, 2, 240, tied=True)
 _WIDE = Size("wide", 128, 6, 8, 2, 344, tied=False)
 PARTS = {
     one.name: one
     for one in (
-        Part(
-            "pico", (replace(_SMALL, layers=3, hidden_size=32, ffn_size=80),), ("desk",), seeds=2, parents=1, steps=12
-        ),
-        Part("desk", (_SMALL, _GROUPED), ("desk",), seeds=5, parents=2, steps=120),
-        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=4, parents=3, steps=120),
-        Part("night", (_SMALL, _GROUPED, _WIDE), ("desk", "books", "poetry"), seeds=9, parents=9, steps=400),
+        Part("pico", (_TINY,), ("desk",), seeds=(2, 2), parents=1, steps=12),
+        Part("desk", (_SMALL, _GROUPED), ("desk",), seeds=(15, 6), parents=2, steps=120),
+        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=(8, 4), parents=3, steps=120),
+        Part("night", (_SMALL, _GROUPED, _WIDE), ("desk", "books", "poetry"), seeds=(9, 9), parents=9, steps=400),
     )
 }
 
@@ -144,16 +145,16 @@ def bases(part: Part, side: SideName) -> list[Spec]:
     found: list[Spec] = []
     for recipe in recipes(part, side):
         for size in part.sizes:
-            for seed in range(part.seeds):
-                number = 1000 * (1 + len(found)) + seed
+            for seed in range(part.seeds[SIDES.index(side)]):
                 name = f"{side}-{recipe.name}-{size.name}-{seed}"
+                number = int.from_bytes(sha256(name.encode()).digest()[:4]) // 4
                 found.append(Spec(name, side, recipe, size, part.steps, number, number + 500_000))
     return found
 
 
 def parents(part: Part, side: SideName) -> list[Spec]:
     """The models that others derive from: the first seeds of every recipe and size in turn."""
-    by_seed = sorted(bases(part, side), key=lambda one: one.init_seed % 1000)
+    by_seed = sorted(bases(part, side), key=lambda one: int(one.name.rpartition("-")[2]))
     return by_seed[: part.parents]
 
 
@@ -299,7 +300,9 @@ def _attacked_pairs(parent: Spec) -> list[Pair]:
         if name == "new-head" and parent.size.tied:
             continue
         found.append(_derived(parent, name, (attack.kind,), steps=(name,), must=name not in _HARD))
-    found += [_derived(parent, f"file: {name}", ("renamed",), steps=(name,)) for name in FILES]
+    for name in FILES:
+        kinds = ("renamed", "quantized") if name == "bf16" else ("renamed",)
+        found.append(_derived(parent, f"file: {name}", kinds, steps=(name,), must=name != "split"))
     found.append(_derived(parent, "upcycled to 4 experts", ("upcycled",), steps=("upcycle",)))
     for child, steps, kinds in CHAINS:
         source = f"{parent.name}+{child}" if child else parent.name
