@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("nacre.cli.run", "build what a recipe describes; skips what is made, goes on from what was cut short"),
     "plan": ("nacre.cli.plan", "say what a run would do, and why, without doing it"),
     "ladder": ("nacre.cli.ladder", "solve one task at every tier: quality, latency, cost and ownership in one table"),
+    "audit": ("nacre.cli.audit", "say, stage by stage, whether a model or data set derives from another, and how sure"),
     "show": ("nacre.cli.show", "say what an artifact is: origin, cost, metrics; a model's anatomy; a data set's drops"),
     "trace": ("nacre.cli.trace", "walk an artifact back to raw data, with licences and what has changed since"),
     "predict": ("nacre.cli.predict", "apply a tuned model to text"),

@@ -1,0 +1,95 @@
+"""What `nacre audit` prints: the verdict, a line for each stage, the evidence, and what was not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nacre.cli.terminal import coloured, duration, number, size, table
+from nacre.lifecycle.audit.report.content import cost_rows, not_tested
+from nacre.lifecycle.audit.sentences import chance, names, stage_sentence
+from nacre.lifecycle.audit.verdict import Pair, StageVerdict
+from nacre.lifecycle.audit.words import Words
+
+if TYPE_CHECKING:
+    from nacre.lifecycle.audit.grouping import Grouped
+
+_COLOURS = {
+    "IDENTICAL": "red", "DERIVED": "red", "SHARED_INIT": "yellow", "INCONCLUSIVE": "yellow", "NO_EVIDENCE": "green",
+    "SAME_DESIGN": "cyan", "UNTESTABLE": "dim",
+}  # fmt: skip
+
+
+def lines(pairs: Sequence[Pair], words: Words) -> Iterator[str]:
+    """The whole answer, a line at a time; of several references a table first, then the strongest in full."""
+    if len(pairs) > 1:
+        yield coloured(words("ranking"), "bold")
+        rows = [[pair.verdict, _chance(_smallest(pair), words), names(pair)[1], pair.reference] for pair in pairs]
+        yield table(rows, (words("verdict"), words("chance"), words("reference"), ""))
+        yield ""
+    yield from _pair(pairs[0], words)
+
+
+def _pair(pair: Pair, words: Words) -> Iterator[str]:
+    yield f"{coloured(pair.verdict, _COLOURS[pair.verdict])}  {pair.summary}"
+    yield ""
+    rows = [
+        [words(name), one.verdict, _chance(one, words), stage_sentence(one, words.language)]
+        for name, one in pair.stages.items()
+    ]
+    yield table(rows, (words("stage"), words("verdict"), words("chance"), words("sentence")))
+    evidence = [
+        [
+            words(name),
+            each.test,
+            "" if each.value is None else number(each.value),
+            _p(each.p_value),
+            each.tier,
+            each.text,
+        ]
+        for name, one in pair.stages.items()
+        for each in one.evidence
+    ]
+    if evidence:
+        yield ""
+        head = (words("stage"), words("test"), words("value"), "p", words("known"), words("what"))
+        yield table(evidence, head)
+    yield ""
+    yield coloured(words("untested"), "bold")
+    yield from (f"- {one}" for one in not_tested(pair, words))
+    yield f"- {words('control_' + _control(pair), why=pair.control.get('why', ''))}"
+    yield ""
+    shown = cost_rows(pair, words, duration, size)
+    if shown:
+        yield "; ".join(f"{name}: {value}" for name, value in shown)
+
+
+def group_lines(grouped: Grouped) -> Iterator[str]:
+    """A line for each design, and what was left out with its reason."""
+    rows = [
+        [str(len(one.named) + len(one.declared)), " = ".join([one.nearest.family, *one.nearest.also]),
+         str(one.nearest.distance), ", ".join([*one.named, *(f"{name} (config)" for name in one.declared)])]
+        for one in grouped.groups
+    ]  # fmt: skip
+    yield table(rows, ("models", "nearest family", "distance", "members"))
+    for name, why in grouped.left_out.items():
+        yield f"left out: {name}: {why}"
+
+
+def _control(pair: Pair) -> str:
+    return "fired" if pair.control.get("fired") else "ok" if pair.control.get("ran") else "none"
+
+
+def _smallest(pair: Pair) -> StageVerdict | None:
+    stages = [one for one in (pair.stages.get("weights"), pair.stages.get("data")) if one and one.p_value is not None]
+    return stages[0] if stages else None
+
+
+def _chance(stage: StageVerdict | None, words: Words) -> str:
+    if stage is None or stage.p_value is None:
+        return ""
+    return f"{chance(stage.p_value, words.language)} ({stage.tier or ''})"
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "< 1e-06" if p < 1e-6 else f"{p:.2g}"

@@ -1,0 +1,136 @@
+"""An audit as an artifact of the store: `result.json`, `report.html`, and what it infers in its lineage record.
+
+The record's field `audit` holds the subject, the verdict beside each reference, and as parents of basis `inferred`
+what the subject derives from; `nacre trace SUBJECT` draws them beside witnessed and declared ones. The audit reads no
+record to decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any
+
+from nacre.data.write import write_json
+from nacre.lifecycle.audit.audit import AuditOptions
+from nacre.lifecycle.audit.identity import is_whole
+from nacre.lifecycle.audit.report import render
+from nacre.lifecycle.audit.result import as_object
+from nacre.lifecycle.audit.sentences import deciding
+from nacre.lifecycle.audit.verdict import Pair
+from nacre.lineage.durable import write_atomic
+from nacre.lineage.record import Cost, Parent, Record, fingerprint
+from nacre.lineage.store import Store, check_name
+from nacre.lineage.workspace import begin, lock, publish
+from nacre.recipe import machine
+
+STAGE, REVISION = "audit.report", 1
+RESULT, REPORT = "result.json", "report.html"
+# What an audit finds -> the relation that a recipe would have recorded; otherwise `made_from`.
+RELATIONS: Mapping[str, str] = {
+    "fine-tuned": "finetuned_from",
+    "lora": "finetuned_from",
+    "re-embedded": "finetuned_from",
+    "vocabulary-extended": "finetuned_from",
+    "quantized": "quantized_from",
+    "pruned": "pruned_from",
+    "merged": "merged_from",
+}
+
+
+def record(pairs: Sequence[Pair], options: AuditOptions, store: Store) -> str:
+    """Keeps an audit as `audit/NAME@VERSION` and gives that reference; one of the same bytes, stages and code that
+    came to the same verdicts is kept once."""
+    name = artifact_name(pairs[0].subject)
+    parents = _parents(pairs)
+    config = {
+        "stages": list(options.stages), "alpha": options.alpha, "language": options.language,
+        "subject": pairs[0].subject, "verdicts": {pair.reference: pair.verdict for pair in pairs},
+        "code": machine.code_digest(),
+    }  # fmt: skip
+    value = fingerprint(STAGE, REVISION, config, options.seed, parents)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    with lock(store, name, lambda holder: None):
+        found = store.find(name, value)
+        if found is not None:
+            return found.ref
+        space = begin(store, name, value)
+        write_json(space.out / RESULT, as_object(pairs))
+        write_atomic(space.out / REPORT, render(pairs, options.language, created[:10]).encode())
+        made = publish(
+            store,
+            space,
+            Record(
+                name=name,
+                version=0,
+                kind="report",
+                digest="",
+                fingerprint=value,
+                parents=parents,
+                stage=STAGE,
+                revision=REVISION,
+                config=config,
+                seed=options.seed,
+                cost=Cost(sum(float(pair.cost.get("seconds", 0.0)) for pair in pairs)),
+                versions=machine.describe_versions(),
+                machine=machine.describe_machine("cpu"),
+                created=created,
+                extra={"audit": told(pairs)},
+            ),
+        )
+    return made.ref
+
+
+def told(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What `lineage/inferred.py` reads: the subject, each reference's verdict, the inferred parents."""
+    first = pairs[0]
+    return {
+        "subject": {"ref": first.subject, "digest": _whole(first.digests.get("subject"))},
+        "verdicts": [
+            {"ref": one.reference, "digest": _whole(one.digests.get("reference")), "verdict": one.verdict}
+            for one in pairs
+        ],
+        "inferred": [inferred(one) for one in pairs if one.verdict in ("DERIVED", "IDENTICAL")],
+    }
+
+
+def inferred(pair: Pair) -> dict[str, Any]:
+    """The reference as a parent of the subject: relation by the kind, with how sure the audit is."""
+    stage = deciding(pair)
+    kind = stage.kind if stage else None
+    return {
+        "relation": RELATIONS.get(kind or "", "made_from"),
+        "ref": pair.reference,
+        "digest": _whole(pair.digests.get("reference")),
+        "basis": "inferred",
+        "verdict": pair.verdict,
+        "kind": kind,
+        "p_value": stage.p_value if stage else None,
+        "tier": stage.tier if stage else None,
+    }
+
+
+def artifact_name(subject: str) -> str:
+    """`intents/tune@2` -> `audit/intents/tune`; a path by its last part, in letters that may name an artifact."""
+    is_path = subject.startswith(("/", ".", "~")) or PurePath(subject).is_absolute()
+    bare = PurePath(subject).name if is_path else subject.partition("@")[0]
+    parts = [re.sub(r"[^\w.-]+", "-", part).strip("-._") for part in bare.split("/")]
+    # A part may not be digits alone, for that is a version, nor empty.
+    parts = [f"of-{part}" if not part or part.isdigit() else part[:80] for part in parts]
+    return check_name("/".join(["audit", *parts][:4]))
+
+
+def _parents(pairs: Sequence[Pair]) -> tuple[Parent, ...]:
+    first = pairs[0]
+    ours = Parent("evaluates", first.subject, _whole(first.digests.get("subject")), input="subject")
+    theirs = [
+        Parent("evaluates", one.reference, _whole(one.digests.get("reference")), input=f"reference-{number}")
+        for number, one in enumerate(sorted(pairs, key=lambda pair: pair.reference), 1)
+    ]
+    return (ours, *theirs)
+
+
+def _whole(digest: str | None) -> str | None:
+    return digest if is_whole(digest) else None

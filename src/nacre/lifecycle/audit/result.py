@@ -1,0 +1,48 @@
+"""The pairs of one audit as one object: what `nacre audit --json` prints and a report artifact keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nacre.errors import GateRefused, UsageError, closest
+from nacre.lifecycle.audit.verdict import WORDS, Pair
+
+GATES = tuple(word.lower().replace("_", "-") for word in WORDS)
+
+
+def as_object(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The strongest pair's fields, `references` in the order of their evidence, and where there are several, `pairs`
+    with every one of them."""
+    plain = [pair.to_dict() for pair in pairs]
+    found = {
+        "subject": pairs[0].subject,
+        "references": [pair.reference for pair in pairs],
+        **{
+            name: plain[0][name]
+            for name in ("verdict", "summary", "stages", "rename_map", "control", "cost", "digests")
+        },
+    }
+    return found | ({"pairs": plain} if len(pairs) > 1 else {})
+
+
+def parse_gate(text: str) -> frozenset[str]:
+    """The verdicts named in a comma list (`derived,shared-init`). Raises UsageError for a word that is none."""
+    names = [name.strip().lower().replace("_", "-") for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in GATES:
+            raise UsageError(f"--gate {name}: no such verdict", remedy=closest(name, GATES))
+    if not names:
+        raise UsageError("--gate names no verdict", remedy=f"some of {', '.join(GATES)}")
+    # A gate against what derives is one against what is the same all the more.
+    return frozenset([*names, "identical"] if "derived" in names else names)
+
+
+def pass_gate(pairs: Sequence[Pair], refused: frozenset[str]) -> None:
+    """Raises GateRefused where the verdict on a pair is one of those refused."""
+    hit = [pair for pair in pairs if pair.verdict.lower().replace("_", "-") in refused]
+    if hit:
+        told = "; ".join(f"{pair.verdict} beside {pair.reference}" for pair in hit)
+        raise GateRefused(
+            f"the gate refuses {pairs[0].subject}: {told}", remedy="read the report; change --gate to let it pass"
+        )

@@ -1,0 +1,150 @@
+"""What an audit says, in English and Chinese: one table, so that neither language can lag behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nacre.errors import ConfigError, closest
+
+LANGUAGES = ("en", "zh")
+
+_WORDS: Mapping[str, tuple[str, str]] = {
+    # verdicts, as a reader who never saw one would say them
+    "IDENTICAL": ("identical", "相同"),
+    "DERIVED": ("derived", "派生"),
+    "SHARED_INIT": ("shared initialisation", "初始化相同"),
+    "SAME_DESIGN": ("same design", "设计相同"),
+    "NO_EVIDENCE": ("no evidence", "未见证据"),
+    "INCONCLUSIVE": ("inconclusive", "无定论"),
+    "UNTESTABLE": ("untestable", "无法检验"),
+    # stages
+    "kernel": ("kernel", "内核"),
+    "tokenizer": ("tokenizer", "分词器"),
+    "weights": ("weights", "权重"),
+    "data": ("data", "数据"),
+    "service": ("service", "服务"),
+    # kinds of derivation
+    "renamed": ("renamed or brought into another basis", "改名或换了基底"),
+    "fine-tuned": ("fine-tuned", "微调"),
+    "lora": ("tuned by LoRA and merged", "以 LoRA 微调后合并"),
+    "quantized": ("quantized", "量化"),
+    "pruned": ("pruned", "剪枝"),
+    "merged": ("merged with something else", "与他者合并"),
+    "noised": ("noise added", "加入噪声"),
+    "depth-changed": ("layers dropped or stacked", "增减层数"),
+    "width-changed": ("made wider or narrower", "改变宽度"),
+    "upcycled": ("turned into a mixture of experts", "改造为混合专家"),
+    "re-embedded": ("given another embedding or head", "更换词嵌入或输出头"),
+    "vocabulary-extended": ("vocabulary extended", "扩充词表"),
+    # tiers of a p-value
+    "exact": ("exact under its assumption", "在所列假设下精确"),
+    "calibrated": ("calibrated on known-independent cases", "以已知独立的样本校准"),
+    "extrapolated": ("extrapolated beyond known cases", "超出已知样本的外推"),
+    "heuristic": ("heuristic: decides nothing", "启发式：不作判据"),
+    # labels
+    "report": ("Audit", "审计报告"),
+    "title": ("{subject} beside {reference}", "{subject} 与 {reference} 的对比"),
+    "title_many": ("{subject} beside {n} references", "{subject} 与 {n} 个参照的对比"),
+    "contents": ("Contents", "目录"),
+    "ranking": ("All references", "全部参照"),
+    "stages": ("Verdict by stage", "各阶段判定"),
+    "evidence": ("What was tested", "检验内容"),
+    "untested": ("What was not tested", "未检验的内容"),
+    "layers": ("Layer against layer", "逐层对照"),
+    "delta": ("Difference by layer", "各层差异"),
+    "names": ("Names", "名称对应"),
+    "control": ("Control", "对照检验"),
+    "cost": ("Cost", "开销"),
+    "cite": ("How to cite this", "如何引用"),
+    "stage": ("stage", "阶段"),
+    "verdict": ("verdict", "判定"),
+    "chance": ("chance of error", "误判概率"),
+    "known": ("known by", "依据"),
+    "sentence": ("in a sentence", "一句话"),
+    "test": ("test", "检验"),
+    "value": ("value", "数值"),
+    "what": ("what was measured", "所测内容"),
+    "assumption": ("assumption", "假设"),
+    "subject": ("subject", "被审对象"),
+    "reference": ("reference", "参照"),
+    "digest": ("digest", "摘要"),
+    "no_digest": ("not hashed: its bytes could not be read", "未计算：无法读取其内容"),
+    "headers_digest": ("over headers and config, the files being large", "文件较大，仅涵盖张量头与配置"),
+    "power": ("Would have been caught", "本可检出"),
+    "share": ("share", "占比"),
+    "seconds": ("Time", "用时"),
+    "bytes_read": ("Read of tensors", "读取的张量字节"),
+    "of_bytes": ("{read} of {all}", "{read}，共 {all}"),
+    "memory": ("Peak memory", "内存峰值"),
+    "by_stage": ("Time by stage", "各阶段用时"),
+    "version": ("Nacre version", "Nacre 版本"),
+    "date": ("Date", "日期"),
+    "written": ("report: {file}", "报告：{file}"),
+    "recorded": ("recorded as {ref}; see: nacre trace {subject}", "已记录为 {ref}；查看：nacre trace {subject}"),
+    "control_ok": (
+        "An unrelated model of the reference's shape went through the same tests; none fired.",
+        "与参照形状相同的无关模型经过同样的检验，无一触发。",
+    ),
+    "control_fired": (
+        "An unrelated model of the reference's shape set the tests off: the finding is void.",
+        "与参照形状相同的无关模型也触发了检验：结论无效。",
+    ),
+    "control_none": ("No control was run: {why}.", "未作对照检验：{why}。"),
+    "heat_lead": (
+        "Rows are layers of the subject, columns layers of the reference. The darker a cell, the more of its neurons "
+        "answer the same tokens in the same way. One dark line is one model in the other, in order; an even field is "
+        "two models that have nothing to do with each other.",
+        "行是被审对象的层，列是参照的层。颜色越深，表示对同样词元作出同样反应的神经元越多。"
+        "一条深色斜线表示一个模型依序存在于另一个之中；颜色均匀表示两者无关。",
+    ),
+    "delta_lead": (
+        "How far the matrices of each layer lie from the reference's once both are in one basis, as a share of their "
+        "size: 0 % is equal, 141 % is unrelated.",
+        "两者对齐到同一基底后，各层矩阵与参照的差异占其大小的比例：0 % 为相等，141 % 为无关。",
+    ),
+    "names_lead": (
+        "{n} tensors of the subject have a counterpart in the reference; {other} of them under another name.",
+        "被审对象有 {n} 个张量在参照中有对应，其中 {other} 个名称不同。",
+    ),
+    "names_all": ("All {n} names", "全部 {n} 个名称"),
+    "names_first": ("The first {n} of {all} names", "{all} 个名称中的前 {n} 个"),
+    "no_design": (
+        "Sharing a design or a tokenizer says nothing about weights.",
+        "设计或分词器相同，并不说明权重的来源。",
+    ),
+    "service_open": (
+        "Services: this audit compares files; what an endpoint answers was not asked.",
+        "服务：本次审计只比较文件，没有询问任何服务端点。",
+    ),
+    "stage_open": ("{stage}: {reason}.", "{stage}：{reason}。"),
+    "not_asked": ("it was not asked for", "未要求检验"),
+    "english": ("in the words of the test", "检验原文"),
+    "cite_text": (
+        "{subject} ({ours}) audited against {reference} ({theirs}) with Nacre {version} on {date}: {verdict}.",
+        "{date} 以 Nacre {version} 审计 {subject}（{ours}），参照为 {reference}（{theirs}）：{verdict}。",
+    ),
+}  # fmt: skip
+
+
+class Words:
+    """Labels in one language. Raises ConfigError for a language that is not there."""
+
+    def __init__(self, language: str) -> None:
+        if language not in LANGUAGES:
+            raise ConfigError(f"no report language {language!r}", remedy=closest(language, LANGUAGES))
+        self.language = language
+        self._column = LANGUAGES.index(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The text of a key."""
+        text = _WORDS[key][self._column]
+        return text.format(**values) if values else text
+
+    def listed(self, names: list[str]) -> str:
+        """Names in a row."""
+        return ("、" if self.language == "zh" else ", ").join(names)
+
+
+def keys() -> frozenset[str]:
+    """Every key of the table."""
+    return frozenset(_WORDS)
