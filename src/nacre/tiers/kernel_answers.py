@@ -26,7 +26,7 @@ from nacre.kernel.generate import GenerationConfig, embed, generate
 from nacre.kernel.model import Kernel
 from nacre.kernel.sampling import SamplingConfig
 from nacre.metrics.quality import Kind
-from nacre.tiers.rung import Answer
+from nacre.tiers.rung import Answer, Manifest
 from nacre.tiers.task import Row, text_of
 from nacre.train.objectives.classify import Classify
 from nacre.train.objectives.config import ClassifyConfig, TagConfig
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 BATCH = 32
 TOP = 5  # classes whose probability is told
 RANKED = 100  # documents of an answer
-VECTORS, IDS = "corpus.npy", "corpus.json"
+MODEL, VECTORS, IDS = "model", "corpus.npy", "corpus.json"  # of a rung
 EMPTY = Answer(None, problem="the row's text is empty")
 
 
@@ -49,6 +49,11 @@ class Limits:
     context: int
     target_context: int = 128
     pooling: Pooling = "mean"
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What `rung.json` says of them, besides the kind."""
+        return {"context": self.context, "target_context": self.target_context, "pooling": self.pooling}
 
 
 class Corpus(NamedTuple):
@@ -105,6 +110,11 @@ class KernelAnswers:
         """(N, D), each of length 1; longer texts are cut at the context, which is logged."""
         vectors = embed(self.kernel, self._read(texts), self.limits.pooling, normalise=True, batch=BATCH)
         return vectors.numpy().astype(np.float32)
+
+    def embedded(self, documents: Sequence[Row]) -> Corpus:
+        """Documents (`id`, `text`) as what is ranked."""
+        ids, texts = tuple(str(row["id"]) for row in documents), [str(row["text"]) for row in documents]
+        return Corpus(ids, self.embed(texts))
 
     def _classes(self, rows: Sequence[Row]) -> list[Answer]:
         labels = self.kernel.config.labels
@@ -182,3 +192,17 @@ def tag_config(context: int) -> TagConfig:
 def opened(model: Path, limits: Limits, device: str = "cpu", corpus: Corpus | None = None) -> KernelAnswers:
     """The kernel of a folder with the tokenizer beside it, in float32."""
     return KernelAnswers(hf.load(model, device=device).float(), Tokenizer.load(model), limits, corpus)
+
+
+def opened_rung(folder: Path, manifest: Manifest, device: str = "cpu") -> KernelAnswers:
+    """The kernel in `model/` of a rung, and the embedded corpus of `rank`.
+
+    Raises CheckpointError where something is missing or damaged.
+    """
+    how = manifest.how
+    try:
+        limits = Limits(manifest.kind, int(how["context"]), int(how["target_context"]), how["pooling"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: rung.json lacks {error}", remedy="run the ladder again") from error
+    corpus = Corpus.load(folder) if manifest.kind == "rank" else None
+    return opened(folder / MODEL, limits, device, corpus)

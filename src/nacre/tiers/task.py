@@ -92,6 +92,11 @@ def text_of(row: Row, kind: Kind) -> str:
     return str(row[{"classify": "text", "generate": "source", "rank": "query"}[kind]])
 
 
+def targets_of(row: Row) -> list[str]:
+    """The written answers of a row of the kind `generate`, the first one best."""
+    return [str(one) for one in row["targets"]] if row.get("targets") else [str(row["target"])]
+
+
 def join_tokens(tokens: Sequence[str]) -> str:
     """Tokens as running text: blanks between words, none beside a Han character."""
     from nacre.data.rows import is_han

@@ -339,8 +339,8 @@ def test_a_relevant_text_that_the_corpus_lacks_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_rung_is_told(tmp_path: Path) -> None:
     out, _ = solved(tmp_path, "rank", steps=2)
-    write_json(out / "ids.json", ["d0"])
-    with pytest.raises(CheckpointError, match="80 vectors for 1 ids"):
+    write_json(out / "corpus.json", ["d0"])
+    with pytest.raises(CheckpointError, match="1 ids for vectors"):
         open_rung(out)
 
 

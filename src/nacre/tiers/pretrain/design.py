@@ -15,8 +15,8 @@ from nacre.metrics.quality import Kind
 from nacre.recipe.scaling import Rule, Shape, Sized, size, vocabulary
 from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, allowed
 from nacre.tiers.pretrain.stages import SolveConfig
-from nacre.tiers.pretrain.texts import Measured, targets_of
-from nacre.tiers.task import Task, text_of
+from nacre.tiers.pretrain.texts import Measured
+from nacre.tiers.task import Task, targets_of, text_of
 
 SHARE_WHOLE = 0.99  # of the texts fit the context; the others are cut, and counted
 MOST_MEASURED = 5_000  # training rows whose lengths are looked at

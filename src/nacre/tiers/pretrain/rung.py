@@ -5,20 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from nacre.engine.room import EngineRoom
-from nacre.errors import CheckpointError
 from nacre.tiers.rung import Manifest, Rung
 
 
 def open_rung(folder: Path, manifest: Manifest, room: EngineRoom) -> Rung:
-    """The kernel in `model/` with its tokenizer, on the room's device. Raises CheckpointError where it is damaged."""
-    from nacre.tiers.pretrain.answering import Answering, opened
+    """The kernel of the rung, on the room's device. Raises CheckpointError where something is missing or damaged."""
+    from nacre.tiers.kernel_answers import opened_rung
 
-    try:
-        limits = Answering(manifest.kind, int(manifest.how["context"]), int(manifest.how["target_context"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: rung.json lacks {error}", remedy="run the ladder again") from error
-    if manifest.kind == "rank":
-        from nacre.tiers.pretrain.ranking import opened_ranker
-
-        return opened_ranker(folder, limits, room.device)
-    return opened(folder / "model", limits, room.device)
+    return opened_rung(folder, manifest, room.device)

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from nacre.kernel.presets import preset
 from nacre.progress import Scalar
 from nacre.recipe.scaling import explain
 from nacre.recipe.stage import Work
+from nacre.tiers.kernel_answers import MODEL, Limits, opened
 from nacre.tiers.pretrain import ranking, tuning, warming
 from nacre.tiers.pretrain.design import Design, choices, design, tokenizer_config
 from nacre.tiers.pretrain.effort import EFFORTS, RECIPES, check_family
@@ -31,7 +31,6 @@ from nacre.tiers.rung import Manifest, write_manifest
 from nacre.tiers.task import Task, load
 from nacre.train.order import seed_of
 
-MODEL = "model"
 SKIPPED = "skipped: it did not pay at this budget in our measurements; effort thorough lets validation decide"
 
 
@@ -51,6 +50,11 @@ class Setting:
         given |= dict(RECIPES[self.task.kind].choices)
         generator = torch.Generator().manual_seed(seed_of("initialise", seed))
         return Kernel(preset(self.design.family, **given), generator)
+
+    @property
+    def limits(self) -> Limits:
+        """How rows are read."""
+        return Limits(self.task.kind, self.design.context, self.design.target_context)
 
     @property
     def positions(self) -> int:
@@ -76,7 +80,7 @@ def solve_task(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
     work.spent(tokens=phases.tokens, flops=phases.flops)
     shutil.copytree(tuned.folder, work.out / MODEL)
     if task.kind == "rank":
-        ranking.keep_vectors(setting, work)
+        opened(work.out / MODEL, setting.limits, work.device).embedded(task.corpus).save(work.out)
     write_json(work.out / "scaling.json", setting.design.to_dict() | {"effort": asdict(EFFORTS[config.effort])})
     (work.out / "scaling.txt").write_text(_explained(setting.design), encoding="utf-8")
     if tried:
@@ -139,7 +143,6 @@ def _explained(made: Design) -> str:
 def _manifest(setting: Setting, parameters: int) -> Manifest:
     task, made = setting.task, setting.design
     shape = made.sized.shape
-    how: dict[str, Any] = {"context": made.context, "target_context": made.target_context}
     return Manifest(
         tier="pretrain",
         solver=f"{made.family} {shape.layers} x {shape.hidden_size} from scratch, {parameters:,} parameters",
@@ -155,5 +158,5 @@ def _manifest(setting: Setting, parameters: int) -> Manifest:
             "prompt": "none",
             "index": "own" if task.kind == "rank" else "none",
         },
-        how=how,
+        how=setting.limits.how,
     )

@@ -163,6 +163,7 @@ def _check_solve(config: SolveConfig, inputs: Mapping[str, Path]) -> None:
     produces="rung",
     inputs={"task": Input("dataset", "trained_on"), "corpus": Input("dataset", "trained_on", optional=True)},
     check=_check_solve,
+    revision=2,
 )
 def solve(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
     """A task solved by a kernel of its own, from random weights, on nothing but its text."""

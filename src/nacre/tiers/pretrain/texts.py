@@ -15,7 +15,7 @@ from typing import Any
 from nacre.data.read import data_files, read
 from nacre.data.rows import content, content_fields
 from nacre.errors import DataError
-from nacre.tiers.task import Row, Task, join_tokens, text_of
+from nacre.tiers.task import Row, Task, join_tokens, targets_of, text_of
 
 # Splits that nobody may learn from, by the first part of a file's name.
 HELD_OUT = ("valid", "test", "dev", "validation")
@@ -111,11 +111,6 @@ def texts_of_row(row: Row) -> Iterator[str]:
             yield str(plain["text_pair"])
     else:
         yield content(dict(row), content_fields(dict(row)))
-
-
-def targets_of(row: Row) -> list[str]:
-    """The written answers of a row of the kind `generate`."""
-    return [str(one) for one in row["targets"]] if row.get("targets") else [str(row["target"])]
 
 
 def _plain(text: str) -> str:

@@ -13,13 +13,13 @@ from nacre.metrics.quality import Kind
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, Rows, fit, keep_tokenizer, load_kernel
+from nacre.tiers.kernel_answers import opened, tag_config
 from nacre.tiers.pretrain.effort import RECIPES
 from nacre.tiers.pretrain.phases import Phase
-from nacre.tiers.pretrain.texts import targets_of
-from nacre.tiers.task import Row
+from nacre.tiers.task import Row, targets_of
 from nacre.train.config import TrainConfig
 from nacre.train.objectives.classify import Classify
-from nacre.train.objectives.config import ClassifyConfig, ClassLoss, Seq2SeqConfig, TagConfig
+from nacre.train.objectives.config import ClassifyConfig, ClassLoss, Seq2SeqConfig
 from nacre.train.objectives.seq2seq import Seq2Seq
 from nacre.train.objectives.tag import Tag, tags_of
 from nacre.train.order import seed_of
@@ -47,11 +47,8 @@ def tune(setting: Setting, start: Path | None, work: Work) -> Mapping[str, Scala
 
 def judged(setting: Setting, phase: Phase) -> float:
     """The task's own metric on the validation rows, of a tuned model."""
-    from nacre.tiers.pretrain.answering import Answering, opened
-
     task = setting.task
-    limits = Answering(task.kind, setting.design.context, setting.design.target_context)
-    answers = opened(phase.folder, limits).answer(task.valid)
+    answers = opened(phase.folder, setting.limits).answer(task.valid)
     return task.quality.judge(task.valid, [answer.value for answer in answers]).score
 
 
@@ -74,11 +71,10 @@ def _classify(setting: Setting, kernel: Kernel) -> Prepared:
 def _tag(setting: Setting, kernel: Kernel) -> Prepared:
     task = setting.task
     labels = tags_of(task.train)
-    how = TagConfig(context=setting.design.context, overlap=min(32, setting.design.context // 4))
     headed = kernel.with_head("tag", labels=labels)
     # A tag that only validation has cannot be learnt; such rows are judged in the end, not here.
     known = [row for row in task.valid if set(row["tags"]) <= set(labels)]
-    objective = Tag(setting.tokenizer, labels, how)
+    objective = Tag(setting.tokenizer, labels, tag_config(setting.design.context))
     objective.note("validation rows with tags that training lacks", len(task.valid) - len(known))
     return headed, objective, Rows(list(task.train), known), {"metric": "accuracy", "mode": "max"}
 

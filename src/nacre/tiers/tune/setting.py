@@ -19,7 +19,7 @@ from nacre.metrics.quality import Kind
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Rows, load_kernel
 from nacre.tiers.kernel_answers import Limits, tag_config
-from nacre.tiers.task import Row, Task, load
+from nacre.tiers.task import Row, Task, load, targets_of
 from nacre.tiers.tune.stages import SolveConfig
 from nacre.train.objectives.causal import Causal
 from nacre.train.objectives.classify import Classify
@@ -163,13 +163,9 @@ def _generate(setting: Setting, train: list[Row], start: Path | None) -> Prepare
         start_id = setting.shape.decoder_start_id
         how = Seq2SeqConfig(context=limits.context, target_context=limits.target_context, start_id=start_id)
         objective = Seq2Seq(setting.tokenizer, how)
-    pairs = [{"source": row["source"], "target": one} for row in train for one in _targets(row)]
-    held = [{"source": row["source"], "target": _targets(row)[0]} for row in setting.task.valid]
+    pairs = [{"source": row["source"], "target": one} for row in train for one in targets_of(row)]
+    held = [{"source": row["source"], "target": targets_of(row)[0]} for row in setting.task.valid]
     return Prepared(_kernel(setting, start), objective, Rows(list(pairs), list(held)), {})
-
-
-def _targets(row: Row) -> list[str]:
-    return [str(one) for one in row["targets"]] if row.get("targets") else [str(row["target"])]
 
 
 def _rank(setting: Setting, train: list[Row], start: Path | None) -> Prepared:

@@ -16,7 +16,7 @@ from nacre.data.write import write_json
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import ADAPTER
-from nacre.tiers.kernel_answers import Corpus, opened
+from nacre.tiers.kernel_answers import MODEL, opened
 from nacre.tiers.rung import Manifest, write_manifest
 from nacre.tiers.tune import frozen
 from nacre.tiers.tune.effort import EFFORTS, Candidate, Effort, Plan, Wishes, resolve
@@ -24,8 +24,6 @@ from nacre.tiers.tune.setting import Setting
 from nacre.tiers.tune.stages import SolveConfig
 from nacre.tiers.tune.trial import Result, Trial, described, finished, fresh_folder, keep, place_of, run, score
 from nacre.train.result import training_flops
-
-MODEL = "model"
 
 
 def solve_task(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
@@ -133,11 +131,8 @@ def _assemble(setting: Setting, best: Result, work: Work) -> None:
         shutil.copytree(source / ADAPTER, work.out / ADAPTER)
     task = setting.task
     if task.kind == "rank":
-        reader = opened(work.out / MODEL, setting.limits, work.device)
-        texts = [str(row["text"]) for row in task.corpus]
-        Corpus(tuple(str(row["id"]) for row in task.corpus), reader.embed(texts)).save(work.out)
-    shape, limits = setting.shape, setting.limits
-    how = {"context": limits.context, "target_context": limits.target_context, "pooling": limits.pooling}
+        opened(work.out / MODEL, setting.limits, work.device).embedded(task.corpus).save(work.out)
+    shape = setting.shape
     body = f"{shape.family} {shape.layers} x {shape.hidden_size}"
     ways = {
         "frozen": "as it is" if task.kind == "rank" else "frozen, under a logistic regression",
@@ -161,7 +156,7 @@ def _assemble(setting: Setting, best: Result, work: Work) -> None:
                 "prompt": "none",
                 "index": "own" if task.kind == "rank" else "none",
             },
-            how=how,
+            how=setting.limits.how,
         ),
     )
 

@@ -19,7 +19,7 @@ from nacre.kernel import hf
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, Rows, fit, keep_tokenizer
-from nacre.tiers.kernel_answers import Corpus, KernelAnswers, opened
+from nacre.tiers.kernel_answers import KernelAnswers, opened
 from nacre.tiers.task import Row
 from nacre.tiers.tune.effort import Candidate
 from nacre.tiers.tune.setting import JUDGED_IN_SEARCH, Prepared, Setting, prepare
@@ -156,10 +156,7 @@ def score(setting: Setting, answers: KernelAnswers, rows: Sequence[Row]) -> floa
     if not rows:
         return None
     if setting.task.kind == "rank":
-        documents = setting.valid_corpus
-        answers.corpus = Corpus(
-            tuple(str(row["id"]) for row in documents), answers.embed([str(row["text"]) for row in documents])
-        )
+        answers.corpus = answers.embedded(setting.valid_corpus)
     values = [answer.value for answer in answers.answer(rows)]
     return setting.task.quality.judge(rows, values).score
 
