@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nacre.errors import DataError
 from nacre.ladder.result import Row, Versus
 from nacre.metrics.bootstrap import Bootstrap
+from nacre.metrics.multiple import holm
 from nacre.metrics.quality import Judged, Quality
 from nacre.metrics.quality import Row as TestRow
 
@@ -79,15 +80,6 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     n = one + other
     tail: int = sum(math.comb(n, k) for k in range(min(one, other) + 1))
     return min(1.0, float(2 * tail / 2**n))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, each corrected for all of them, in their order (Holm 1979)."""
-    corrected, so_far = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
-        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = so_far
-    return corrected
 
 
 class _Bench:

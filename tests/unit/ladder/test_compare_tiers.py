@@ -9,7 +9,7 @@ import pytest
 from ladder_results import answers_of, rows_of, rows_to_judge
 
 from nacre.errors import DataError
-from nacre.ladder.compare import compare, holm, mcnemar
+from nacre.ladder.compare import compare, mcnemar
 from nacre.ladder.result import Row
 from nacre.metrics.bootstrap import Bootstrap
 from nacre.metrics.quality import Quality
@@ -26,12 +26,6 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(second, first) == mcnemar(first, second)
     assert mcnemar(first, first) == 1.0
     assert mcnemar(np.ones(5000, bool), np.zeros(5000, bool)) == 0.0  # too small for a float, and no overflow
-
-
-def test_holm_steps_down_and_never_reverses_an_order() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.6]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_every_row_is_scored_and_put_beside_the_best() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from nacre.metrics.multiple import holm as holm
+
 Word = Literal[
     "IDENTICAL", "DERIVED", "SHARED_INIT", "SAME_DESIGN", "NO_EVIDENCE", "INCONCLUSIVE", "UNTESTABLE"
 ]  # fmt: skip
@@ -114,15 +116,6 @@ def overall(stages: Mapping[str, StageVerdict]) -> Word:
     if not same:
         return "UNTESTABLE"
     return "SAME_DESIGN" if all(one.verdict in ("IDENTICAL", "SAME_DESIGN") for one in same) else "INCONCLUSIVE"
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value corrected for all of them (Holm 1979), in their order."""
-    corrected, so_far = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
-        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = so_far
-    return corrected
 
 
 def conformal(value: float, null: Sequence[float]) -> float:
