@@ -11,7 +11,7 @@ from objective_kit import CHINESE, ENGLISH, TEXTS, kernel, rng, tokenizer
 from nacre.errors import ConfigError, DataError
 from nacre.train.objective import IGNORE, prepare
 from nacre.train.objectives.config import PairConfig
-from nacre.train.objectives.nsp import DOES_NOT, FOLLOWS, PairBatch, SentencePairs, sentences_of
+from nacre.train.objectives.nsp import DOES_NOT, FOLLOWS, PairBatch, SentencePairs
 
 PLAIN = [{"text": text} for text in TEXTS]
 
@@ -126,16 +126,6 @@ def test_long_documents_become_stretches_that_lose_nothing_in_front() -> None:
     assert all(len(example.sentences) >= 2 and objective.length(example) <= 40 for example in examples)
     tokens = {int(one) for example in stretches for sentence in example.sentences for one in sentence.ids}
     assert tokens == set(objective.tokenizer.encode(text, add_special=False))
-
-
-def test_sentences_end_where_people_end_them() -> None:
-    assert sentences_of("He said “go!” It was 3.5 km. Then?\nEnd") == [
-        "He said “go!”",
-        "It was 3.5 km.",
-        "Then?",
-        "End",
-    ]
-    assert sentences_of("还没到。“谢谢！”她说……好吗？\n\n再见") == ["还没到。", "“谢谢！”", "她说……", "好吗？", "再见"]
 
 
 def test_a_tokenizer_without_the_tokens_is_refused() -> None:

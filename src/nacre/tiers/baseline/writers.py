@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +13,13 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from nacre.data.sentences import sentences
 from nacre.data.write import write_json
 from nacre.errors import CheckpointError
 from nacre.tiers.baseline.baseline import Grams, Space, space_of, units_of
 
 Name = Literal["lead", "copy", "frequent", "memory"]
 _FILE, _ARRAYS = "writer.json", "writer.npz"
-_SENTENCE = re.compile(r"\s*[^\n]*?(?:[。！？…]+[”’』」）]*|[.!?]+[\"')\]”’]*(?=\s)|\n|$)")
 
 
 class Writer(Protocol):
@@ -45,15 +44,10 @@ class Lead:
     """The first sentence: what a summary without a model is measured by."""
 
     def write(self, sources: Sequence[str]) -> list[str]:
-        return [_lead(source) for source in sources]
+        return [next(sentences(source), "") for source in sources]
 
     def save(self, folder: Path) -> None:
         write_json(folder / _FILE, {"writer": "lead"})
-
-
-def _lead(source: str) -> str:
-    match = _SENTENCE.match(source.strip())
-    return match.group().strip() if match else source.strip()
 
 
 class Copy:

@@ -5,7 +5,6 @@ The relation is next-sentence prediction, or sentence order (ALBERT, section 3.1
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nacre.data.sentences import sentences
 from nacre.errors import ConfigError, DataError
 from nacre.train.arrays import real_positions, stack
 from nacre.train.loss import token_losses
@@ -107,16 +107,16 @@ class SentencePairs(Tallied):
         if is_blank(row, "text"):
             self.dropped["documents that are empty"] += 1
             return None
-        texts = sentences_of(text_field(row, "text"))
-        pieces = [grouped(self.tokenizer, text, self.config.whole_words) for text in texts]
-        sentences = [sentence for sentence in pieces if len(sentence)]
-        if len(sentences) == 1 and len(sentences[0]) > 1:
+        texts = sentences(text_field(row, "text"))
+        cut = [grouped(self.tokenizer, text, self.config.whole_words) for text in texts]
+        pieces = [piece for piece in cut if len(piece)]
+        if len(pieces) == 1 and len(pieces[0]) > 1:
             self.note("documents of one sentence, halved", 1)
-            sentences = cut_evenly(sentences[0], -(-len(sentences[0]) // 2))
-        if len(sentences) < 2:
+            pieces = cut_evenly(pieces[0], -(-len(pieces[0]) // 2))
+        if len(pieces) < 2:
             self.dropped["documents of one token, which make no pair"] += 1
             return None
-        return PairExample(tuple(sentences))
+        return PairExample(tuple(pieces))
 
     def arrange(self, examples: Sequence[PairExample]) -> list[PairExample]:
         """Documents cut into stretches that fill the context. DataError when there is only one for `nsp`."""
@@ -256,14 +256,6 @@ class SentencePairs(Tallied):
 
 def _special(token: int) -> WordTokens:
     return WordTokens(np.array([token], np.int32), np.array([-1], np.int32))
-
-
-_SENTENCE = re.compile(r"[^\n]*?(?:[。！？…]+[”’』」）]*|[.!?]+[\"')\]”’]*(?=\s)|\n|$)")
-
-
-def sentences_of(text: str) -> list[str]:
-    """Sentences of a Chinese or English text, by final marks and line breaks; nothing but blanks is lost."""
-    return [found for match in _SENTENCE.finditer(text) if (found := match.group().strip())]
 
 
 def _below(bound: int, rng: torch.Generator) -> int:
