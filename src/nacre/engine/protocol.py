@@ -37,6 +37,11 @@ class EngineError(NacreError):
         super().__init__(message, remedy=remedy)
         self.status = status
 
+    @property
+    def blames_the_request(self) -> bool:
+        """Whether this one request is at fault, and another may be answered: malformed, too long, or filtered."""
+        return self.status in (400, 413, 422)
+
 
 class BudgetReached(NacreError):
     """Money, tokens, requests or seconds are used up. What was answered before is kept in the cache of answers."""

@@ -26,8 +26,6 @@ Floats = NDArray[np.float64]
 
 MOST_SCORES = 5
 _LONG_ANSWER = 512  # tokens: a list of entities, a written text, a ranking
-# Statuses of HTTP that blame this one request: malformed, too long, or refused by a content filter.
-_BLAMES_THE_ROW = (400, 413, 422)
 _NOTHING = ("", "N/A", "[MASK]")  # inputs without content (Zhao et al. 2021, section 5)
 
 
@@ -167,14 +165,14 @@ def _written(
     try:
         return list(engine.generate([one.prompt for one in questions], how))
     except EngineError as error:
-        if error.status not in _BLAMES_THE_ROW or (len(questions) == 1 and not answered):
+        if not error.blames_the_request or (len(questions) == 1 and not answered):
             raise
     found: list[Generation | EngineError] = []
     for one in questions:
         try:
             found += engine.generate([one.prompt], how)
         except EngineError as error:
-            if error.status not in _BLAMES_THE_ROW:
+            if not error.blames_the_request:
                 raise
             found.append(error)
     errors = [one for one in found if isinstance(one, EngineError)]

@@ -22,7 +22,7 @@ from nacre.tiers.prompt.allowance import Allowance, AllowanceUsed
 from nacre.tiers.prompt.candidates import Candidate
 from nacre.tiers.prompt.instruction import to_prompt
 from nacre.tiers.prompt.outcome import Outcome, figures, order
-from nacre.tiers.prompt.proposing import BLAMES_THE_PROMPT, Proposed, propose
+from nacre.tiers.prompt.proposing import Proposed, propose
 from nacre.tiers.prompt.stages import PromptConfig
 from nacre.tiers.rung import Answer
 from nacre.tiers.task import Row, Task
@@ -136,7 +136,7 @@ def _answer(engine: Engine, task: Task, track: Track, rows: Sequence[Row], confi
     try:
         track.answers += ask(engine, task, rows, track.candidate.instruction, how=how, batch=config.batch)
     except EngineError as error:
-        if error.status not in BLAMES_THE_PROMPT:
+        if not error.blames_the_request:
             raise
         track.refused, track.answers = error.message, []
 

@@ -19,7 +19,6 @@ from nacre.tiers.rung import Answer
 from nacre.tiers.task import Row, Task
 
 CASES = 4  # that one proposal is made from
-BLAMES_THE_PROMPT = (400, 413, 422)  # statuses of HTTP that blame this one prompt: malformed, or too long
 _LONGEST = 2000  # characters of an instruction: a longer one is refused
 
 
@@ -80,7 +79,7 @@ def _written(engine: Engine, prompt: Prompt, how: Sampling) -> tuple[str, str] |
     try:
         return _read(engine.generate([prompt], how)[0].text)
     except EngineError as error:
-        if error.status not in BLAMES_THE_PROMPT:
+        if not error.blames_the_request:
             raise
         return f"refused: {error.message}"
 
