@@ -1,10 +1,11 @@
-"""Optional dependencies: which extra installs what, and one clear error when it is missing."""
+"""Imports that wait until they are needed: optional dependencies, and what tables name as `module:name`."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from nacre.errors import MissingDependency
 
@@ -46,3 +47,9 @@ def require(module: str) -> ModuleType:
     if find_spec(package) is None:
         raise missing(package)
     return import_module(module)
+
+
+def named(target: str) -> Any:
+    """What `module:name` names; the module is imported now."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

@@ -6,12 +6,12 @@ A function `(folder, room) -> Engine`. A new engine costs one file, one line her
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nacre.engine.base import BaseEngine
 from nacre.errors import ConfigError, closest
+from nacre.lazy import named
 
 if TYPE_CHECKING:
     from nacre.engine.room import EngineRoom
@@ -31,6 +31,5 @@ def find(name: str) -> Opener:
     target = ENGINES.get(name)
     if target is None:
         raise ConfigError(f"unknown engine {name!r}", remedy=closest(name, ENGINES))
-    module, _, function = target.partition(":")
-    opener: Opener = getattr(import_module(module), function)
+    opener: Opener = named(target)
     return opener

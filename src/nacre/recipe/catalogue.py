@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from nacre.errors import ConfigError, closest
-from nacre.lazy import missing
+from nacre.lazy import missing, named
 from nacre.recipe.stage import Stage
 
 # One line per stage. The modules named here are light: see the convention in `stage.py`.
@@ -52,9 +50,8 @@ def find(name: str) -> Stage:
     target = STAGES.get(name)
     if target is None:
         raise ConfigError(f"unknown stage {name!r}", remedy=closest(name, STAGES))
-    module, _, attribute = target.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        found = named(target)
     except ModuleNotFoundError as error:
         package = (error.name or "nacre").partition(".")[0]
         if package == "nacre":  # a line of the table that names nothing: a fault here, no missing extra

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from nacre.errors import ConfigError, DataError, closest
+from nacre.lazy import named
 
 if TYPE_CHECKING:
     from nacre.data.tokenizer import Tokenizer
@@ -170,8 +170,7 @@ def load(name: str) -> type[Any]:
     """The objective class called `name` in the catalogue; its module is imported now."""
     if name not in CATALOGUE:
         raise ConfigError(f"no objective is called {name!r}", remedy=closest(name, CATALOGUE))
-    module, _, attribute = CATALOGUE[name].partition(":")
-    found: type[Any] = getattr(import_module(module), attribute)
+    found: type[Any] = named(CATALOGUE[name])
     return found
 
 

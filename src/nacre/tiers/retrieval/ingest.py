@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
-from importlib import import_module
 from pathlib import Path
 
 from nacre.data.read import suffix_of
 from nacre.data.report import DropReport, Step
 from nacre.errors import DataError, closest
+from nacre.lazy import named
 from nacre.tiers.retrieval.document import IngestConfig, Part, SourceFile
 
 # A format's reader: (file, config, tally for notes) -> parts in order. Raises DataError where the file is of no use.
@@ -78,8 +78,7 @@ def parts_of(file: SourceFile, config: IngestConfig, report: DropReport) -> Iter
     """The text of one file, part by part. A file that cannot be used gives nothing and is counted in the report."""
     tally = report.step(STEP)
     size = tally.enter(size=file.path.stat().st_size)
-    module, _, function = READERS[file.suffix].partition(":")
-    reader: Reader = getattr(import_module(module), function)
+    reader: Reader = named(READERS[file.suffix])
     some = False
     try:
         if size == 0:
