@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +19,10 @@ from nacre.data.write import write_json
 from nacre.engine.protocol import Usage
 from nacre.engine.room import EngineRoom
 from nacre.errors import CheckpointError, closest
+from nacre.lazy import named
 from nacre.lineage.digest import LOGS_NAME, RECORD_NAME
 from nacre.metrics.quality import Kind
-from nacre.tiers.task import Row
+from nacre.tiers.task import Row, Task
 
 RUNG_FILE, ENGINE_FOLDER = "rung.json", "engine"
 TIERS = ("baseline", "relay", "prompt", "retrieval", "tune", "pretrain")
@@ -73,6 +73,20 @@ class Manifest:
     owns: Mapping[str, str] = field(default_factory=dict)
     how: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        tier: str,
+        solver: str,
+        *,
+        owns: Mapping[str, str],
+        how: Mapping[str, Any],
+        trained_parameters: int = 0,
+    ) -> Manifest:
+        """The manifest of a solution of `task`."""
+        return cls(tier, solver, task.name, task.kind, task.language, task.labels, trained_parameters, owns, how)
+
 
 class Rung(Protocol):
     """A solved task. `close` ends what opening started."""
@@ -112,8 +126,7 @@ def read_manifest(folder: Path) -> Manifest:
 def open_rung(folder: Path, engines: EngineRoom | None = None) -> Rung:
     """A rung ready to answer."""
     manifest = read_manifest(folder)
-    module, _, function = OPENERS[manifest.tier].partition(":")
-    opener: Opener = getattr(import_module(module), function)
+    opener: Opener = named(OPENERS[manifest.tier])
     return opener(folder, manifest, engines or EngineRoom())
 
 

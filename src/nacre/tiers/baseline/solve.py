@@ -36,13 +36,10 @@ def solve_task(config: SolveConfig, work: Work) -> Mapping[str, Scalar]:
     """Solves the task, writes the rung, gives what was chosen and what it reached on validation rows."""
     task = load(work.inputs["task"])
     solved = _SOLVERS[task.kind](task, config, work)
-    manifest = Manifest(
-        tier="baseline",
-        solver=solved.solver,
-        task=task.name,
-        kind=task.kind,
-        language=task.language,
-        labels=task.labels,
+    manifest = Manifest.of(
+        task,
+        "baseline",
+        solved.solver,
         trained_parameters=solved.weights,
         owns={
             "kernel": "none",

@@ -143,13 +143,10 @@ def _explained(made: Design) -> str:
 def _manifest(setting: Setting, parameters: int) -> Manifest:
     task, made = setting.task, setting.design
     shape = made.sized.shape
-    return Manifest(
-        tier="pretrain",
-        solver=f"{made.family} {shape.layers} x {shape.hidden_size} from scratch, {parameters:,} parameters",
-        task=task.name,
-        kind=task.kind,
-        language=task.language,
-        labels=task.labels,
+    return Manifest.of(
+        task,
+        "pretrain",
+        f"{made.family} {shape.layers} x {shape.hidden_size} from scratch, {parameters:,} parameters",
         trained_parameters=parameters,
         owns={
             "kernel": "own",

@@ -27,13 +27,10 @@ def prompt_solve(config: PromptConfig, work: Work) -> Mapping[str, Scalar]:
     outcome.save(work.out)
     write_manifest(
         work.out,
-        Manifest(
-            tier="prompt",
-            solver=f"{name}: {_solver(way, outcome)}",
-            task=task.name,
-            kind=task.kind,
-            language=task.language,
-            labels=task.labels,
+        Manifest.of(
+            task,
+            "prompt",
+            f"{name}: {_solver(way, outcome)}",
             owns={
                 "kernel": "called",
                 "weights": "called",

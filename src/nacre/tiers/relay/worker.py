@@ -46,13 +46,10 @@ def relay_solve(config: RelayConfig, work: Work) -> Mapping[str, Scalar]:
 
 
 def _manifest(task: Task, config: RelayConfig, solver: str) -> Manifest:
-    return Manifest(
-        tier="relay",
-        solver=solver,
-        task=task.name,
-        kind=task.kind,
-        language=task.language,
-        labels=task.labels,
+    return Manifest.of(
+        task,
+        "relay",
+        solver,
         owns=OWNS,
         how={"task": keep_task(task), "config": plain(config)},
     )

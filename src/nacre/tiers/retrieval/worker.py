@@ -131,13 +131,10 @@ def retrieval_solve(config: RetrievalConfig, work: Work) -> Mapping[str, Scalar]
 def _manifest(task: Task, way: Way) -> Manifest:
     called = "called" if way.calls else "none"
     prompt = "own" if way.words else "none"
-    return Manifest(
-        tier="retrieval",
-        solver=way.solver,
-        task=task.name,
-        kind=task.kind,
-        language=task.language,
-        labels=task.labels,
+    return Manifest.of(
+        task,
+        "retrieval",
+        way.solver,
         owns={"kernel": called, "weights": called, "data": "own", "prompt": prompt, "index": "own"},
         how={"task": keep_task(task), **way.how},
     )
