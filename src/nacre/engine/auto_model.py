@@ -52,6 +52,7 @@ class AutoModelEngine(LocalEngine):
             "transformers",
             Loaded(
                 folder,
+                _title(config),
                 _tokenizer(folder, hf),
                 layout,
                 layout != "encoder",
@@ -165,6 +166,11 @@ class _Watch:
                 text = text[: min(place for one in self.stop if (place := text.find(one)) >= 0)]
             out.append(Written(ids, text, stopped or "length"))
         return out
+
+
+def _title(config: Any) -> str:
+    layers = getattr(config, "num_hidden_layers", None)
+    return f"{config.model_type} {layers} x {config.hidden_size}" if layers else str(config.model_type)
 
 
 def _loaded(folder: Path, load: Any) -> Any:

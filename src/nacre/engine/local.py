@@ -43,9 +43,13 @@ WRITING_BATCH, EMBEDDING_BATCH = 16, 32
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint as the verbs need it: can it write, how long a text may be, how texts become one vector."""
+    """A checkpoint as the verbs need it: can it write, how long a text may be, how texts become one vector.
+
+    `title` says what it is: its family, and layers x width (`bert 6 x 384`).
+    """
 
     folder: Path
+    title: str
     tokenizer: Tokenizer
     layout: Layout
     writes: bool
@@ -80,7 +84,7 @@ class LocalEngine(BaseEngine):
         self.template = ChatTemplate.find(loaded.folder, loaded.tokenizer) if loaded.writes else None
         embeds = loaded.layout != "encoder-decoder"
         super().__init__(
-            name_of(loaded.folder),
+            name_of(loaded.folder, loaded.title),
             f"{kind}/1:{digest_folder(loaded.folder)}",
             Capabilities(
                 chat=self.template is not None,
@@ -277,16 +281,16 @@ class Pieces:
         return piece
 
 
-def name_of(folder: Path) -> str:
-    """What reports call a checkpoint: its artifact, else its folder, else what its config says."""
+def name_of(folder: Path, title: str) -> str:
+    """What reports call a checkpoint: its artifact, else its folder, else what it is.
+
+    Never `_name_or_path` of its config: that is often the model from which this one was once made.
+    """
     plain = _json(folder / RECORD_NAME)
     if isinstance(plain.get("name"), str) and plain["name"]:
         return f"{plain['name']}@{plain['version']}" if plain.get("version") else str(plain["name"])
     name = folder.resolve().name
-    if name not in ("engine", "model") and not name.isdigit():
-        return name
-    config = _json(folder / "config.json")
-    return str(config.get("_name_or_path") or config.get("model_type") or name)
+    return title if name in ("engine", "model") or name.isdigit() else name
 
 
 def pooling_of(folder: Path) -> tuple[Literal["cls", "mean", "last"], bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
+from typing import Any
 
 from nacre.engine.base import BaseEngine
 from nacre.engine.loopback import serve
@@ -17,10 +19,10 @@ class Looped(OpenAIHttp):
         offers = [name for name in ("chat", "complete", "embed", "stream") if getattr(able, name)]
         if able.score and engine.echoes:
             offers.append("score")
-        address = stack.enter_context(serve(engine, model=engine.name))
+        address = stack.enter_context(serve(engine, model=model_id(engine.name)))
         settings = HttpSettings(
             address.url,
-            engine.name,
+            address.model,
             offers=tuple(offers),
             name=f"{engine.name} over loopback HTTP",
             context=able.context,
@@ -29,12 +31,22 @@ class Looped(OpenAIHttp):
             total_s=7200.0,
         )
         super().__init__(settings, identity=engine.identity)
-        self._stack = stack
+        self._stack, self._engine_name = stack, engine.name
+
+    def _model(self, given: Any) -> str:
+        """The engine's own name, where the reply says the id under which it is served."""
+        found = super()._model(given)
+        return self._engine_name if found == self.settings.model else found
 
     def close(self) -> None:
         """Closes the client, then the server, then the engine."""
         super().close()
         self._stack.close()
+
+
+def model_id(name: str) -> str:
+    """An engine's name as the wire's `model`, which has no blanks: `bert 6 x 384` is `bert-6x384`."""
+    return re.sub(r"\s+", "-", re.sub(r"(?<=\d) x (?=\d)", "x", name.strip()))
 
 
 def over_loopback(engine: BaseEngine) -> BaseEngine:

@@ -56,6 +56,7 @@ class Native(LocalEngine):
             "native",
             Loaded(
                 folder,
+                config.title,
                 tokenizer,
                 config.layout,
                 self.kernel.config.head == "lm",

@@ -154,6 +154,11 @@ class KernelConfig:
         _check_head(self)
 
     @property
+    def title(self) -> str:
+        """What it is in a few words: family, layers x width (`bert 6 x 384`)."""
+        return f"{self.family} {self.layers} x {self.hidden_size}"
+
+    @property
     def is_vision(self) -> bool:
         """Whether the input is pixels (B, channels, image_size, image_size)."""
         return self.image_size > 0

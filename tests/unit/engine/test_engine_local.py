@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from engine_folders import TEMPLATE, foreign_folder, native_folder
 
 from nacre.data.tokenizer import Tokenizer
+from nacre.engine.auto_model import AutoModelEngine
 from nacre.engine.chat_template import ChatTemplate
 from nacre.engine.local import Pieces, name_of, pooling_of
+from nacre.engine.looped import Looped, over_loopback
 from nacre.engine.native import Native
 from nacre.engine.opening import open_bare
 from nacre.engine.protocol import Message, Sampling, Unsupported
@@ -111,10 +114,26 @@ def test_the_identity_follows_the_content(tmp_path: Path) -> None:
 def test_names_come_from_the_record_first(tmp_path: Path) -> None:
     folder = tmp_path / "7"
     folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    assert name_of(folder) == "bert"
+    (folder / "config.json").write_text('{"model_type": "bert", "_name_or_path": "someone/the-model-it-was-made-from"}')
+    assert name_of(folder, "bert 6 x 384") == "bert 6 x 384"
     (folder / "lineage.json").write_text('{"name": "intents/tune", "version": 7}')
-    assert name_of(folder) == "intents/tune@7"
+    assert name_of(folder, "bert 6 x 384") == "intents/tune@7"
+
+
+def test_a_kept_checkpoint_is_named_by_what_it_is_and_served_under_an_id(tmp_path: Path) -> None:
+    folder = native_folder(tmp_path / "engine", "decoder")
+    with Native(folder) as here, over_loopback(Native(folder)) as there:
+        assert isinstance(there, Looped)
+        assert here.name == hf.load_config(folder).title
+        assert there.settings.model == here.name.replace(" x ", "x").replace(" ", "-")
+        served = {one.generate(["where"], Sampling(max_tokens=2))[0].model for one in (here, there)}
+        assert served == {here.name}  # the same engine, whichever way it is asked
+        assert there._model("another-model") == "another-model"
+
+
+def test_a_foreign_checkpoint_is_named_alike(tmp_path: Path) -> None:
+    with AutoModelEngine(foreign_folder(tmp_path / "engine", "encoder")) as engine:
+        assert re.fullmatch(r"distilbert \d+ x \d+", engine.name)
 
 
 def test_a_tokenizer_larger_than_its_model_is_refused(tmp_path: Path) -> None:

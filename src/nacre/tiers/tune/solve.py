@@ -132,8 +132,6 @@ def _assemble(setting: Setting, best: Result, work: Work) -> None:
     task = setting.task
     if task.kind == "rank":
         opened(work.out / MODEL, setting.limits, work.device).embedded(task.corpus).save(work.out)
-    shape = setting.shape
-    body = f"{shape.family} {shape.layers} x {shape.hidden_size}"
     ways = {
         "frozen": "as it is" if task.kind == "rank" else "frozen, under a logistic regression",
         "lora": f"tuned by LoRA of rank {setting.config.lora.rank}",
@@ -141,13 +139,10 @@ def _assemble(setting: Setting, best: Result, work: Work) -> None:
     }
     write_manifest(
         work.out,
-        Manifest(
-            tier="tune",
-            solver=f"{body} {ways[best.method]}",
-            task=task.name,
-            kind=task.kind,
-            language=task.language,
-            labels=task.labels,
+        Manifest.of(
+            task,
+            "tune",
+            f"{setting.shape.title} {ways[best.method]}",
             trained_parameters=best.trained_parameters,
             owns={
                 "kernel": "borrowed",
