@@ -132,6 +132,57 @@ def test_log_probabilities_are_those_of_score() -> None:
     assert answer.log_probabilities[: len(answer.ids)] == pytest.approx(scored, abs=1e-4)
 
 
+ALONE = {
+    "learned": ("gpt2", {"position": "learned"}),
+    "rotary": ("llama2", {"position": "rotary"}),
+    "relative": ("gpt2", {"position": "relative"}),
+}
+
+
+@pytest.mark.parametrize("position", ALONE)
+def test_greedy_answers_are_the_same_alone_and_in_a_batch_up_to_the_last_position(position: str) -> None:
+    name, choices = ALONE[position]
+    kernel = kernel_of(name, max_positions=16, eos_id=None, **choices)
+    prompts = [list(range(20, 34)), [12], [13, 14, 15], list(range(40, 48))]
+    how = GenerationConfig(18, GREEDY)
+    together, alone = generate(kernel, prompts, how), [generate(kernel, [prompt], how)[0] for prompt in prompts]
+    assert [(one.ids, one.stopped) for one in together] == [(one.ids, one.stopped) for one in alone]
+    written = [18] * 4 if position == "relative" else [2, 15, 13, 8]
+    assert [len(one.ids) for one in together] == written
+    assert len({tuple(one.ids[:2]) for one in together}) > 1, "equal answers would prove nothing"
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "t5"])
+def test_scores_are_the_same_alone_and_in_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = kernel_of(name, **({"decoder_start_id": 0, "pad_id": 0, "init_std": 1.0} if name == "t5" else {}))
+    draw = torch.Generator().manual_seed(5)
+    lengths = [2, 30, 3, 7, 7, 21, 12]
+    texts = [torch.randint(1, 96, (length,), generator=draw).tolist() for length in lengths]
+    sources = [[*text[::-1], 7] for text in texts] if name == "t5" else None
+    alone = [score(kernel, [text], sources and [sources[row]])[0] for row, text in enumerate(texts)]
+    given = [min(4, length) for length in lengths]
+    for tokens, logits in ((8192, 2**24), (50, 300)):
+        monkeypatch.setattr("nacre.kernel.generate._TOKENS", tokens)
+        monkeypatch.setattr("nacre.kernel.generate._LOGITS", logits)
+        for found, wanted in zip(score(kernel, texts, sources), alone, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-5)
+        first = 0 if name == "t5" else 1
+        for found, wanted, left in zip(score(kernel, texts, sources, given=given), alone, given, strict=True):
+            assert found == pytest.approx(wanted[left - first :], abs=1e-5)
+    assert score(kernel, [], sources and []) == []
+
+
+def test_a_batch_that_is_scored_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, seen = kernel_of("llama2"), []
+    forward = kernel.forward
+    monkeypatch.setattr("nacre.kernel.generate._TOKENS", 40)
+    monkeypatch.setattr(kernel, "forward", lambda ids, **given: (seen.append(ids.numel()), forward(ids, **given))[1])
+    score(kernel, [[5] * length for length in (2, 30, 3, 60, 7, 7, 21, 12)])
+    assert max(seen) == 59  # a text longer than that stands alone
+    assert sorted(seen)[-2] <= 40
+    assert len(seen) < 8
+
+
 def test_the_context_bounds_a_text_and_says_so() -> None:
     kernel = kernel_of("llama2", max_positions=12, eos_id=None)
     answer = generate(kernel, PROMPTS[:1], GenerationConfig(50, GREEDY))[0]

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from nacre.data.tokenizer import Tokenizer
-from nacre.engine.local import EMBEDDING_BATCH, Layout, Loaded, LocalEngine, OnId, Written, longest_text, pooling_of
+from nacre.engine.local import (
+    EMBEDDING_BATCH,
+    IdPair,
+    Layout,
+    Loaded,
+    LocalEngine,
+    OnId,
+    Written,
+    longest_text,
+    pooling_of,
+)
 from nacre.engine.protocol import Sampling, Stopped
 from nacre.errors import CheckpointError, DataError
 from nacre.kernel.heads import pool
@@ -94,7 +104,14 @@ class AutoModelEngine(LocalEngine):
         ends = self.model.config.eos_token_id if ends is None else ends
         return frozenset(ends if isinstance(ends, list | tuple) else [] if ends is None else [ends])
 
-    def _log_probabilities(self, before: list[int], after: list[int]) -> list[float]:
+    def _alone(self, ids: list[int], how: Sampling) -> bool:
+        limit = self.loaded.context if self.loaded.layout == "decoder" else None
+        return super()._alone(ids, how) or (limit is not None and len(ids) + how.max_tokens > limit)
+
+    def _log_probabilities(self, pairs: Sequence[IdPair]) -> list[list[float]]:
+        return [self._scored(before, after) for before, after in pairs]
+
+    def _scored(self, before: list[int], after: list[int]) -> list[float]:
         with torch.inference_mode():
             if self.loaded.layout == "encoder-decoder":
                 start = self.model.config.decoder_start_token_id or 0

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["encoder", "decoder", "encoder-decoder"]
 OnId = Callable[[int, int], None]
+IdPair = tuple[list[int], list[int]]
 WRITING_BATCH, EMBEDDING_BATCH = 16, 32
 
 
@@ -105,8 +106,8 @@ class LocalEngine(BaseEngine):
         """Continues or answers each prompt; `on_id(i, id)` hears ids that belong to the answer."""
 
     @abstractmethod
-    def _log_probabilities(self, before: list[int], after: list[int]) -> list[float]:
-        """The log-probability (nats) of each id of `after`, read after `before` (or as its answer)."""
+    def _log_probabilities(self, pairs: Sequence[IdPair]) -> list[list[float]]:
+        """Per pair (before, after) the log-probability (nats) of each id of `after`, which is never empty."""
 
     @abstractmethod
     def _vectors(self, texts: Sequence[list[int]]) -> NDArray[np.float32]:
@@ -117,11 +118,7 @@ class LocalEngine(BaseEngine):
     def generate(
         self, prompts: Sequence[Prompt], how: Sampling, *, on_token: OnToken | None = None
     ) -> list[Generation]:
-        """Writes in batches of prompts of similar length.
-
-        Alone, so that they do not depend on their neighbours: drawn answers with a seed, and prompts so long that the
-        positions end before `max_tokens`.
-        """
+        """Writes in batches of prompts of similar length; no answer depends on its neighbours."""
         self.require_prompts(prompts, on_token)
         ids = [self.prompt_ids(prompt) for prompt in prompts]
         answers: dict[int, Generation] = {}
@@ -131,13 +128,16 @@ class LocalEngine(BaseEngine):
 
     def _batches(self, ids: Sequence[list[int]], how: Sampling) -> Iterator[list[int]]:
         """Rows to write together."""
-        limit = self.loaded.context if self.loaded.layout == "decoder" else None
-        drawn = how.temperature > 0 and how.seed is not None
-        alone = [drawn or (limit is not None and len(one) + how.max_tokens > limit) for one in ids]
+        alone = [self._alone(one, how) for one in ids]
         order = sorted((row for row in range(len(ids)) if not alone[row]), key=lambda row: len(ids[row]))
         for start in range(0, len(order), WRITING_BATCH):
             yield order[start : start + WRITING_BATCH]
         yield from ([row] for row in range(len(ids)) if alone[row])
+
+    def _alone(self, ids: list[int], how: Sampling) -> bool:
+        """Whether a prompt is written alone because in a batch its answer would depend on the others."""
+        del ids
+        return how.temperature > 0 and how.seed is not None
 
     def _answers(
         self, rows: list[int], ids: Sequence[list[int]], how: Sampling, on_token: OnToken | None
@@ -166,16 +166,16 @@ class LocalEngine(BaseEngine):
     def score(self, pairs: Sequence[tuple[Prompt, str]]) -> list[Score]:
         """Sums over the tokens of a continuation: those of the joined text that end behind the prompt."""
         self.require("score")
-        out = []
-        for prompt, continuation in pairs:
-            began = time.perf_counter()
-            before, after = self.scored_ids(prompt, continuation)
-            with self._model:
-                values = self._log_probabilities(before, after) if after else []
-            usage = Usage(len(before) + len(after), 0, 1, "tokenizer")
-            timing = Timing(time.perf_counter() - began)
-            out.append(Score(float(sum(values)), len(after), self.name, usage, timing))
-        return out
+        began = time.perf_counter()
+        ids = [self.scored_ids(prompt, continuation) for prompt, continuation in pairs]
+        with self._model:
+            found = iter(self._log_probabilities([pair for pair in ids if pair[1]]))
+        sums = [float(sum(next(found))) if after else 0.0 for _, after in ids]
+        timing = Timing(time.perf_counter() - began)
+        return [
+            Score(total, len(after), self.name, Usage(len(before) + len(after), 0, 1, "tokenizer"), timing)
+            for total, (before, after) in zip(sums, ids, strict=True)
+        ]
 
     @property
     def echoes(self) -> bool:  # type: ignore[override]
@@ -189,7 +189,7 @@ class LocalEngine(BaseEngine):
         joined, begin = self.tokenizer.spans(text), self.start_ids()
         ids = [*begin, *joined.ids]
         with self._model:
-            found = self._log_probabilities(ids[:1], ids[1:]) if len(ids) > 1 else []
+            found = self._log_probabilities([(ids[:1], ids[1:])])[0] if len(ids) > 1 else []
         values = [*([] if begin else [None]), *found]
         return [
             TokenScore(text[start:end], start, value)

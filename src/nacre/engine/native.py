@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nacre.data.tokenizer import Tokenizer
 from nacre.engine.local import (
     EMBEDDING_BATCH,
+    IdPair,
     Loaded,
     LocalEngine,
     OnId,
@@ -79,10 +80,11 @@ class Native(LocalEngine):
         texts = [decode(one.ids) if one.text is None else one.text for one in found]
         return [Written(one.ids, text, _STOPPED[one.stopped]) for one, text in zip(found, texts, strict=True)]
 
-    def _log_probabilities(self, before: list[int], after: list[int]) -> list[float]:
+    def _log_probabilities(self, pairs: Sequence[IdPair]) -> list[list[float]]:
         if self.loaded.layout == "encoder-decoder":
-            return score(self.kernel, [after], [before])[0]
-        return score(self.kernel, [[*before, *after]])[0][len(before) - 1 :]
+            return score(self.kernel, [after for _, after in pairs], [before for before, _ in pairs])
+        texts = [[*before, *after] for before, after in pairs]
+        return score(self.kernel, texts, given=[len(before) for before, _ in pairs])
 
     def _vectors(self, texts: Sequence[list[int]]) -> NDArray[np.float32]:
         found = embed(self.kernel, texts, self.loaded.pooling, normalise=self.loaded.normalised, batch=EMBEDDING_BATCH)

@@ -17,11 +17,13 @@ from nacre.errors import ConfigError, DataError
 from nacre.kernel.cache import Cache
 from nacre.kernel.config import Pooling
 from nacre.kernel.heads import pool
-from nacre.kernel.model import Kernel
+from nacre.kernel.model import Kernel, Output
 from nacre.kernel.sampling import SamplingConfig, choose
 
 Stopped = Literal["end", "stop", "length", "context"]
 Decode = Callable[[list[int]], str]
+_TOKENS = 8192  # of a batch that is scored, padding included
+_LOGITS = 2**24  # held at once while scoring: 64 MB
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def generate(
     """Continues each prompt, or answers it with an encoder-decoder kernel; in the order of the prompts.
 
     `decode` turns ids into text and is needed for stop strings. `on_token(prompt, id)` hears each token at once.
+    Written greedily, a text is the same alone and in a batch: padding takes no positions.
     Raises ConfigError for a kernel that cannot write, DataError for a prompt that is empty or leaves no position.
     """
     config = config or GenerationConfig()
@@ -125,27 +128,37 @@ def _begin(
     kernel: Kernel, prompts: Sequence[Sequence[int]], config: GenerationConfig
 ) -> tuple[list[_Text], Tensor, Cache]:
     """The first forward pass: logits (B, V) after each prompt."""
-    device = next(kernel.parameters()).device
     rngs = [torch.Generator().manual_seed(config.seed * 1_000_003 + number) for number in range(len(prompts))]
-    width = max(map(len, prompts))
-    pad = kernel.config.pad_id or 0
     if kernel.config.layout == "encoder-decoder":
         start = kernel.config.decoder_start_id
         if start is None:
             raise ConfigError("the kernel names no token that starts its answers", remedy="set decoder_start_id")
         texts = [_Text(number, [start], 1, rngs[number]) for number in range(len(prompts))]
-        ids = torch.tensor([[*one, *[pad] * (width - len(one))] for one in prompts], device=device)
-        mask = torch.tensor([[True] * len(one) + [False] * (width - len(one)) for one in prompts], device=device)
+        ids, mask = _padded(kernel, prompts)
         cache = Cache(kernel.config, config.max_new_tokens + 1)
-        first = torch.full((len(prompts), 1), start, device=device)
-        hidden = kernel(ids, mask=None if bool(mask.all()) else mask, decoder_ids=first, cache=cache).hidden
+        first = torch.full((len(prompts), 1), start, device=ids.device)
+        hidden = kernel(ids, mask=_unless_whole(mask), decoder_ids=first, cache=cache).hidden
     else:
         texts = [_Text(number, list(one), len(one), rngs[number]) for number, one in enumerate(prompts)]
-        ids = torch.tensor([[*[pad] * (width - len(one)), *one] for one in prompts], device=device)
-        mask = torch.tensor([[False] * (width - len(one)) + [True] * len(one) for one in prompts], device=device)
-        cache = Cache(kernel.config, width + config.max_new_tokens)
-        hidden = kernel(ids, mask=None if bool(mask.all()) else mask, cache=cache).hidden
+        ids, mask = _padded(kernel, prompts, left=True)
+        cache = Cache(kernel.config, ids.shape[1] + config.max_new_tokens)
+        hidden = kernel(ids, mask=_unless_whole(mask), cache=cache).hidden
     return texts, kernel.lm_logits(hidden[:, -1]), cache
+
+
+def _padded(kernel: Kernel, texts: Sequence[Sequence[int]], *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Ids (B, T) on the kernel's device, and a mask (B, T) that is True where they are real."""
+    device, pad, width = next(kernel.parameters()).device, kernel.config.pad_id or 0, max(map(len, texts))
+    fill = [[pad] * (width - len(one)) for one in texts]
+    ids = [[*blank, *one] if left else [*one, *blank] for one, blank in zip(texts, fill, strict=True)]
+    lengths = torch.tensor([len(one) for one in texts], device=device)[:, None]
+    places = torch.arange(width, device=device)
+    return torch.tensor(ids, device=device), (places >= width - lengths) if left else (places < lengths)
+
+
+def _unless_whole(mask: Tensor) -> Tensor | None:
+    """The mask where anything is padded: without one the kernel is faster."""
+    return None if bool(mask.all()) else mask
 
 
 def _next_logits(kernel: Kernel, ids: Tensor, cache: Cache) -> Tensor:
@@ -207,33 +220,73 @@ def _finish(
 
 
 def score(
-    kernel: Kernel, texts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None
+    kernel: Kernel,
+    texts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]] | None = None,
+    *,
+    given: Sequence[int] | None = None,
 ) -> list[list[float]]:
-    """The log-probability (nats) of each token given those before it.
+    """The log-probability (nats) of each token given those before it, in the order of the texts.
 
     Decoder: one value per token from the second on, so begin a text with the start token to score all of it.
-    Encoder-decoder: `texts` are answers to `sources`, one value per token.
+    Encoder-decoder: `texts` are answers to `sources`, one value per token. `given`: so many tokens that each text
+    begins with are read, but not scored, which saves their logits. Texts are taken by length in batches of bounded
+    size; the padding changes nothing.
     """
-    answers = []
+    both = kernel.config.layout == "encoder-decoder"
+    if both and sources is None:
+        raise ConfigError("an encoder-decoder scores answers to sources", remedy="pass sources=")
+    short = None if both else next((number for number, ids in enumerate(texts, 1) if len(ids) < 2), None)
+    if short is not None:
+        raise DataError(f"text {short} has no second token to score", remedy="begin it with the start token")
+    first = 0 if both else 1
+    starts = [first] * len(texts) if given is None else [max(first, one) for one in given]
+    lengths = [len(ids) + (len(sources[row]) if sources else 0) for row, ids in enumerate(texts)]
+    values: list[list[float]] = [[] for _ in texts]
     with _at_rest(kernel), torch.inference_mode():
-        device = next(kernel.parameters()).device
-        for number, ids in enumerate(texts):
-            if kernel.config.layout == "encoder-decoder":
-                if sources is None:
-                    raise ConfigError("an encoder-decoder scores answers to sources", remedy="pass sources=")
-                before = torch.tensor([[kernel.config.decoder_start_id or 0, *ids[:-1]]], device=device)
-                source = torch.tensor([list(sources[number])], device=device)
-                hidden, targets = kernel(source, decoder_ids=before).hidden, torch.tensor(ids, device=device)
-            else:
-                if len(ids) < 2:
-                    raise DataError(
-                        f"text {number + 1} has no second token to score", remedy="begin it with the start token"
-                    )
-                hidden = kernel(torch.tensor([list(ids[:-1])], device=device)).hidden
-                targets = torch.tensor(list(ids[1:]), device=device)
-            found = kernel.lm_logits(hidden[0]).float().log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1))
-            answers.append(found.squeeze(-1).tolist())
-    return answers
+        for rows in _by_length([row for row in range(len(texts)) if starts[row] < len(texts[row])], lengths):
+            hidden = _states(kernel, [texts[row] for row in rows], sources and [sources[row] for row in rows])
+            scored = [(place, at) for place, row in enumerate(rows) for at in range(starts[row], len(texts[row]))]
+            states = hidden[[place for place, _ in scored], [at - first for _, at in scored]]
+            found = _log_probabilities(kernel, states, [texts[rows[place]][at] for place, at in scored])
+            for (place, _), value in zip(scored, found, strict=True):
+                values[rows[place]].append(value)
+    return values
+
+
+def _by_length(rows: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of similar length, of at most `_TOKENS` tokens with their padding (or one row)."""
+    batch: list[int] = []
+    for row in sorted(rows, key=lambda row: lengths[row]):
+        if batch and (len(batch) + 1) * lengths[row] > _TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _states(kernel: Kernel, texts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None) -> Tensor:
+    """Hidden states (B, T, D) before each token of an answer, or before each but the first of a text."""
+    # Padding stands on the right, where no real token of a decoder looks: it needs no mask.
+    if sources is None:
+        out: Output = kernel(_padded(kernel, [ids[:-1] for ids in texts])[0])
+    else:
+        before, _ = _padded(kernel, [[kernel.config.decoder_start_id or 0, *ids[:-1]] for ids in texts])
+        ids, mask = _padded(kernel, sources)
+        out = kernel(ids, mask=_unless_whole(mask), decoder_ids=before)
+    return out.hidden
+
+
+def _log_probabilities(kernel: Kernel, states: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Of each token (N,) after its state (N, D), with a bounded number of logits at a time."""
+    wanted, size = torch.tensor(tokens, device=states.device), max(1, _LOGITS // kernel.config.vocab_size)
+    found: list[float] = []
+    for start in range(0, len(tokens), size):
+        logits = kernel.lm_logits(states[start : start + size]).float()
+        own = wanted[start : start + size].unsqueeze(-1)
+        found += logits.log_softmax(dim=-1).gather(-1, own).squeeze(-1).tolist()
+    return found
 
 
 def embed(
@@ -250,16 +303,13 @@ def embed(
     """
     if any(not ids for ids in texts):
         raise DataError("a text without tokens has no embedding", remedy="drop empty texts first")
-    device, pad = next(kernel.parameters()).device, kernel.config.pad_id or 0
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     vectors = torch.empty(len(texts), kernel.config.hidden_size)
     with _at_rest(kernel), torch.inference_mode():
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            width = max(len(texts[row]) for row in rows)
-            ids = torch.tensor([[*texts[row], *[pad] * (width - len(texts[row]))] for row in rows], device=device)
-            mask = torch.tensor([[i < len(texts[row]) for i in range(width)] for row in rows], device=device)
-            hidden = kernel(ids, mask=None if bool(mask.all()) else mask).hidden
+            ids, mask = _padded(kernel, [texts[row] for row in rows])
+            hidden = kernel(ids, mask=_unless_whole(mask)).hidden
             vectors[rows] = pool(hidden, mask, pooling).float().cpu()
     return torch.nn.functional.normalize(vectors, dim=-1) if normalise else vectors
 

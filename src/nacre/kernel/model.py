@@ -77,12 +77,12 @@ class Kernel(nn.Module):
         """Hidden states of `ids` (B, T), or of pixels (B, channels, height, width).
 
         `mask` (B, T) is True where a token is real; leave it out where all are, which is faster. A decoder counts
-        positions over real tokens, so padding on either side changes nothing. `segments` (B, T) holds one id per
-        packed document: documents do not see each other and their positions restart. `positions` (B, T) overrides
-        both. With a `cache`, `ids` are the tokens that follow what it holds. An encoder-decoder kernel takes
-        `decoder_ids` (B, S) and returns the decoder's states; with a cache that has seen the encoder's text, `ids` is
-        None. Raises DataError for a text longer than `max_positions`, ConfigError for inputs that this layout cannot
-        take.
+        positions over real tokens, so padding on either side changes nothing and takes none of `max_positions`.
+        `segments` (B, T) holds one id per packed document: documents do not see each other and their positions restart.
+        `positions` (B, T) overrides both. With a `cache`, `ids` are the tokens that follow what it holds. An
+        encoder-decoder kernel takes `decoder_ids` (B, S) and returns the decoder's states; with a cache that has seen
+        the encoder's text, `ids` is None. Raises DataError for a text longer than `max_positions`, ConfigError for
+        inputs that this layout cannot take.
         """
         self._check_inputs(ids, segments, decoder_ids, cache)
         if self.config.layout == "encoder-decoder":
@@ -90,7 +90,7 @@ class Kernel(nn.Module):
         assert ids is not None
         past = 0 if cache is None else cache.length
         length = self.config.max_positions if ids.dim() == 4 else ids.shape[1]
-        self._check_length(past + length)
+        self._check_length(length, mask, cache)
         if cache is not None:
             keep = cache.extend(mask, ids.shape[0], length, ids.device)
             positions = self._positions(ids, keep, None, past) if positions is None else positions
@@ -98,7 +98,8 @@ class Kernel(nn.Module):
             keep = mask
             positions = self._positions(ids, mask, segments, past) if positions is None else positions
         x = self.embed(ids, positions, past, token_types)
-        rope = None if self.rotary is None else self.rotary(positions, past, past + length)
+        end = min(past + length, self.config.max_positions)
+        rope = None if self.rotary is None else self.rotary(positions, past, end)
         scene = Scene(Span(past, length), keep=keep, segments=segments, rope=rope, cache=cache)
         stack = self.decoder if self.decoder is not None else self.encoder
         assert stack is not None
@@ -243,10 +244,17 @@ class Kernel(nn.Module):
         what = f"{wanted} needs the head {heads}; this kernel has {self.config.head!r}"
         return ConfigError(what, remedy=f"kernel.with_head(...) with one of: {heads}")
 
-    def _check_length(self, length: int) -> None:
-        if length > self.config.max_positions and self.config.position in ("learned", "rotary"):
+    def _check_length(self, new: int, mask: Tensor | None, cache: Cache | None) -> None:
+        limit, past = self.config.max_positions, 0 if cache is None else cache.length
+        if past + new <= limit or self.config.position not in ("learned", "rotary"):
+            return
+        length = past + new
+        if self.config.layout == "decoder":
+            held = past if cache is None or cache.mask is None else cache.mask.sum(dim=1)
+            length = int(torch.as_tensor(held + (new if mask is None else mask.sum(dim=1))).max())
+        if length > limit:
             raise DataError(
-                f"a text of {length} tokens does not fit into {self.config.max_positions} positions",
+                f"a text of {length} tokens does not fit into {limit} positions",
                 remedy="truncate or window the text, or build the kernel with a larger max_positions",
             )
 

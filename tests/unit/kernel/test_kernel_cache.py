@@ -6,7 +6,7 @@ import pytest
 import torch
 from pico import DECODER_PRESETS, pico, tokens
 
-from nacre.errors import ConfigError
+from nacre.errors import ConfigError, DataError
 from nacre.kernel.cache import Cache
 
 
@@ -38,6 +38,20 @@ def test_trap_23_left_padded_prompts_decode_as_if_alone(name: str) -> None:
     got = torch.cat(parts, dim=1)
     assert torch.allclose(got[:1], kernel(long).hidden, atol=1e-5)
     assert torch.allclose(got[1:, 4:], kernel(short).hidden, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2"])
+@torch.no_grad()
+def test_padding_takes_no_positions_and_real_tokens_do(name: str) -> None:
+    kernel, ids = pico(name, max_positions=10), tokens(2, 14)
+    mask = torch.arange(14) >= torch.tensor([[4], [6]])
+    assert torch.allclose(kernel(ids, mask=mask).hidden[:1, 4:], kernel(ids[:1, 4:]).hidden, atol=1e-5)
+    with pytest.raises(DataError, match="11 tokens does not fit into 10 positions"):
+        kernel(ids, mask=torch.arange(14) >= torch.tensor([[3], [6]]))
+    cache = Cache(kernel.config)
+    kernel(ids, mask=mask, cache=cache)
+    with pytest.raises(DataError, match="11 tokens does not fit into 10 positions"):
+        kernel(tokens(2, 1), cache=cache)
 
 
 @pytest.mark.parametrize("name", ["t5", "t5-v1.1"])
