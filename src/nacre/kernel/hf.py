@@ -22,6 +22,7 @@ from nacre.kernel.families import FAMILIES
 from nacre.kernel.hf_config import read_config, write_config
 from nacre.kernel.hf_files import CONFIG, HEAD, read_json, read_safetensors, read_weights, write_folder
 from nacre.kernel.hf_tensors import to_canonical, to_theirs
+from nacre.kernel.lora import adapters
 from nacre.kernel.model import Kernel
 
 _log = logging.getLogger(__name__)
@@ -60,8 +61,15 @@ def save(kernel: Kernel, folder: str | Path) -> None:
     """Writes `config.json` and `model.safetensors`, which `transformers` loads with the same logits.
 
     The stored dtype is the parameters'. A crash leaves no `config.json`, so nothing half-written looks complete.
-    Raises CheckpointError, before anything is written, for a config that the family's format cannot express.
+    Raises CheckpointError, before anything is written, for a config that the family's format cannot express, and for a
+    kernel with adapters, which the format has no place for.
     """
+    adapted = adapters(kernel)
+    if adapted:
+        raise CheckpointError(
+            f"the kernel has adapters (lora_a, lora_b) on {len(adapted)} matrices, which a checkpoint cannot hold",
+            remedy="fold them into the weights first: nacre.kernel.lora.fold(kernel)",
+        )
     config, held = kernel.config, kernel.config.head_in_checkpoint
     described = write_config(config)
     state = {name: tensor.detach().cpu() for name, tensor in kernel.state_dict().items()}

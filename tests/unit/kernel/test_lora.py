@@ -64,8 +64,10 @@ def test_trap_47_adapters_off_are_the_base_and_merging_is_undone(name: str) -> N
 def test_folding_leaves_a_plain_kernel_that_can_be_saved(name: str, tmp_path: Path) -> None:
     kernel = adapted(name)
     changed = hidden(kernel)
-    with pytest.raises(CheckpointError, match="lora_"):
+    with pytest.raises(CheckpointError, match="lora_") as refused:
         hf.save(kernel, tmp_path)
+    assert "lora.fold" in refused.value.remedy
+    assert not list(tmp_path.iterdir())
     lora.fold(kernel)
     assert not lora.adapters(kernel)
     assert all(parameter.requires_grad for parameter in kernel.parameters())
