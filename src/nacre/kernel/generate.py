@@ -255,7 +255,7 @@ def score(
 
 
 def _by_length(rows: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of similar length, of at most `_TOKENS` tokens with their padding (or one row)."""
+    """Rows of similar length, of at most `_TOKENS` tokens with their padding, or one row. Sources may add as many."""
     batch: list[int] = []
     for row in sorted(rows, key=lambda row: lengths[row]):
         if batch and (len(batch) + 1) * lengths[row] > _TOKENS:
