@@ -80,7 +80,7 @@ def _check_task(config: PromptConfig, inputs: Mapping[str, Path]) -> None:
 _INPUTS = {"task": Input("dataset", "trained_on"), "engine": Input("any", "calls")}
 
 
-@stage("prompt.solve", produces="rung", inputs=_INPUTS, check=_check_task)
+@stage("prompt.solve", produces="rung", inputs=_INPUTS, check=_check_task, revision=2)
 def solve(config: PromptConfig, work: Work) -> Mapping[str, Scalar]:
     """The task by a called engine with the prompt that did best on validation rows, as a rung."""
     from nacre.tiers.prompt.worker import prompt_solve

@@ -57,6 +57,7 @@ def _check_way(config: RelayConfig, inputs: Mapping[str, Path]) -> None:
     produces="rung",
     inputs={"task": Input("dataset", "made_from"), "engine": Input("any", "calls")},
     check=_check_way,
+    revision=2,
 )
 def solve(config: RelayConfig, work: Work) -> Mapping[str, Scalar]:
     """The task handed to an engine as it is: in words, by log-probabilities of labels, or by nearness of vectors."""

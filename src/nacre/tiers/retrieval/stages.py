@@ -71,6 +71,7 @@ class RetrievalConfig:
     "retrieval.solve",
     produces="rung",
     inputs={"task": Input("dataset", "indexes"), "engine": Input("any", "calls", optional=True)},
+    revision=2,
 )
 def solve(config: RetrievalConfig, work: Work) -> Mapping[str, Scalar]:
     """A task solved by looking up: neighbours vote, or stand as examples, or are the answer; each answer cites them."""
