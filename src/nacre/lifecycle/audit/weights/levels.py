@@ -28,10 +28,23 @@ class Rounding(NamedTuple):
 
 def rounding(values: Floats) -> Rounding | None:
     """The coarsest grid that nearly all of `values` (R, C) lie on, or None: a few different numbers, or equal steps."""
+    stepped, few = _stepped(values), _few_values(values)
+    if stepped is not None and (few is None or stepped.bits <= few.bits):
+        return stepped
+    return few
+
+
+def _few_values(values: Floats) -> Rounding | None:
+    """A code book of at most 8 bits for the whole matrix, as 8-bit floats with one scale have."""
     magnitudes = np.abs(values[values != 0])
     few = len(np.unique(magnitudes[:: max(1, magnitudes.size // 65_536)]))
     if magnitudes.size >= 2048 and few <= 128:
         return Rounding(max(2, int(np.ceil(np.log2(2 * few)))), WHOLE, 0)
+    return None
+
+
+def _stepped(values: Floats) -> Rounding | None:
+    """Equal steps along rows, columns or groups of a row."""
     for axis in (0, 1):
         rows = values if axis == 0 else np.ascontiguousarray(values.T)
         for group in GROUPS:

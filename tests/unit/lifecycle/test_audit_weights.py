@@ -1,0 +1,173 @@
+"""The verdict on weights: families of tiny decoders, what was done to them, and what cannot be tested."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from audit_models import Arrays, Trainer, canonical_arrays, side_of
+
+from nacre.kernel.model import Kernel
+from nacre.lifecycle.audit.attacks.catalogue import ATTACKS
+from nacre.lifecycle.audit.attacks.model import Model
+from nacre.lifecycle.audit.calibration import Calibration
+from nacre.lifecycle.audit.verdict import StageVerdict
+from nacre.lifecycle.audit.weights.policy import Options, decide
+
+# Scores of unrelated pairs are all but normal; the shipped table is measured, this one is drawn.
+_NULL = tuple(sorted(np.random.default_rng(0).normal(size=2000).tolist()))
+OPTIONS = Options(calibration=Calibration({"invariant": _NULL, "body": _NULL}))
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kernel]:
+    torch.set_num_threads(1)
+    trainer = Trainer(tmp_path_factory.mktemp("family"), layers=3)
+    start = trainer.fresh(0)
+    parent = trainer.tuned(start, 60, seed=1, lr=1e-2)
+    return {
+        "parent": parent,
+        "stranger": trainer.tuned(trainer.fresh(1), 60, seed=1, lr=1e-2),
+        "twin": trainer.tuned(start, 60, seed=2, lr=1e-2),
+        "child": trainer.tuned(parent, 10, seed=3, lr=3e-3),
+    }
+
+
+def judged(arrays: Arrays, reference: Arrays, **choices: object) -> StageVerdict:
+    ids = np.arange(min(len(arrays[None, "embedding"]), len(reference[None, "embedding"])))
+    return decide(side_of(arrays, ids), side_of(reference, ids), replace(OPTIONS, **choices))  # type: ignore[arg-type]
+
+
+def attacked(kernel: Kernel, name: str) -> Arrays:
+    return canonical_arrays(ATTACKS[name].apply(Model.of(kernel), 5).kernel())
+
+
+def test_a_copy_is_identical(family: dict[str, Kernel]) -> None:
+    arrays = canonical_arrays(family["parent"])
+    assert judged(arrays, arrays).verdict == "IDENTICAL"
+
+
+def test_a_stranger_of_the_same_recipe_gives_no_evidence_and_says_what_was_not_tested(
+    family: dict[str, Kernel],
+) -> None:
+    found = judged(canonical_arrays(family["stranger"]), canonical_arrays(family["parent"]))
+    assert found.verdict == "NO_EVIDENCE"
+    assert found.power
+    assert any("distillation" in one for one in found.not_tested)
+
+
+def test_a_tuned_child_is_derived_and_a_twin_of_the_start_is_not(family: dict[str, Kernel]) -> None:
+    parent = canonical_arrays(family["parent"])
+    child, twin = (judged(canonical_arrays(family[name]), parent) for name in ("child", "twin"))
+    assert (child.verdict, child.kind) == ("DERIVED", "fine-tuned")
+    assert twin.verdict == "SHARED_INIT"
+    assert child.detail["control"] == {**child.detail["control"], "ran": True, "fired": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("permute-hidden", "renamed"),
+        ("fold-gains", "renamed"),
+        ("rotate-hidden", "renamed"),
+        ("permute-neurons", "renamed"),
+        ("all-bases", "renamed"),
+        ("int4", "quantized"),
+        ("float8", "quantized"),
+        ("2:4", "pruned"),
+        ("prune-0.7", "pruned"),
+        ("noise-0.1", "noised"),
+        ("narrow-0.25", "width-changed"),
+        ("drop-layer", "depth-changed"),
+        ("stack-layers", "depth-changed"),
+        ("grow-vocabulary", "vocabulary-extended"),
+        ("new-embedding", "re-embedded"),
+    ],
+)
+def test_what_was_done_is_named(family: dict[str, Kernel], name: str, kind: str) -> None:
+    found = judged(attacked(family["parent"], name), canonical_arrays(family["parent"]))
+    assert (found.verdict, found.kind) == ("DERIVED", kind), found.text
+
+
+def test_the_same_changes_to_a_stranger_make_no_relative_of_it(family: dict[str, Kernel]) -> None:
+    parent = canonical_arrays(family["parent"])
+    for name in ("all-bases", "int4", "2:4", "drop-layer", "grow-vocabulary"):
+        found = judged(attacked(family["stranger"], name), parent)
+        assert found.verdict == "NO_EVIDENCE", (name, found.text)
+
+
+def test_a_merged_adapter_has_its_rank(family: dict[str, Kernel]) -> None:
+    parent, draw = canonical_arrays(family["parent"]), np.random.default_rng(3)
+    child = dict(parent)
+    for layer in range(3):
+        for role in ("q", "v", "gate", "up", "down"):
+            rows, columns = parent[layer, role].shape
+            low = draw.normal(size=(rows, 4)) @ draw.normal(size=(4, columns)) * 0.005
+            child[layer, role] = (parent[layer, role] + low).astype(np.float32)
+    found = judged(child, parent)
+    assert (found.kind, found.detail["numbers"]["rank"]) == ("lora", 4)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+def test_the_share_of_a_merge_is_told(family: dict[str, Kernel], share: float) -> None:
+    parent, other = canonical_arrays(family["parent"]), canonical_arrays(family["stranger"])
+    found = judged({key: share * parent[key] + (1 - share) * other[key] for key in parent}, parent)
+    assert (found.verdict, found.kind) == ("DERIVED", "merged")
+    assert found.share == pytest.approx(share, abs=0.05)
+
+
+def test_many_references_raise_the_p_value(family: dict[str, Kernel]) -> None:
+    turned, parent = attacked(family["parent"], "rotate-hidden"), canonical_arrays(family["parent"])
+    one, many = judged(turned, parent), judged(turned, parent, references=50)
+    assert one.verdict == "DERIVED"
+    assert many.verdict != "DERIVED"
+    assert many.p_value == pytest.approx(50 * (one.p_value or 0))
+
+
+def test_without_a_table_the_invariant_test_does_not_decide(family: dict[str, Kernel]) -> None:
+    turned = attacked(family["parent"], "rotate-hidden")
+    found = judged(turned, canonical_arrays(family["parent"]), calibration=Calibration())
+    assert found.verdict == "INCONCLUSIVE"
+    assert "calibration" in (found.reason or "")
+
+
+def test_a_control_that_fires_voids_the_stage(family: dict[str, Kernel], monkeypatch: pytest.MonkeyPatch) -> None:
+    from nacre.lifecycle.audit.weights import policy
+
+    monkeypatch.setattr(policy, "control_of", lambda side, seed: side)
+    found = judged(canonical_arrays(family["child"]), canonical_arrays(family["parent"]))
+    assert found.verdict == "INCONCLUSIVE"
+    assert found.detail["control"]["fired"] is True
+
+
+def test_what_cannot_be_tested_says_why(family: dict[str, Kernel]) -> None:
+    parent, child = canonical_arrays(family["parent"]), canonical_arrays(family["child"])
+    broken = {**child, (1, "up"): np.full_like(child[1, "up"], np.nan)}
+    assert "not finite" in (judged(broken, parent).reason or "")
+    single = {key: values for key, values in child.items() if key[0] in (None, 0)}
+    assert "single layer" in (judged(single, parent).reason or "")
+    plain = {key: values for key, values in child.items() if key[1] != "gate"}
+    assert "gated" in (judged(plain, parent).reason or "")
+    encoder = decide(side_of(child, layout="encoder"), side_of(parent), OPTIONS)
+    assert "architectures" in (encoder.reason or "")
+    foreign = decide(
+        replace(side_of(canonical_arrays(family["stranger"])), tokens=None),
+        replace(side_of(parent), tokens=None),
+        OPTIONS,
+        notes=["the tokenizers share 0 tokens"],
+    )
+    assert (foreign.verdict, "share 0 tokens" in (foreign.reason or "")) == ("UNTESTABLE", True)
+
+
+def test_experts_made_of_one_feed_forward_are_found(family: dict[str, Kernel]) -> None:
+    parent, draw = canonical_arrays(family["parent"]), np.random.default_rng(1)
+    child = {key: values for key, values in parent.items() if key[1] not in ("gate", "up", "down")}
+    for layer in range(3):
+        for expert in range(3):
+            for role in ("gate", "up", "down"):
+                noise = draw.normal(size=parent[layer, role].shape) * 0.05 * parent[layer, role].std()
+                child[layer, f"{role}.{expert}"] = (parent[layer, role] + noise).astype(np.float32)
+    found = judged(child, parent)
+    assert (found.verdict, found.kind) == ("DERIVED", "upcycled")
