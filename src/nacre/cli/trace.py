@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 HELP = """
 Walks an artifact back to raw data: every parent with its relation, content digest, basis (how we know) and licence.
 Warns of bytes that changed since they were used, of parents that are gone, and of licences that are unclear or
-noncommercial and reach this artifact. Exits with 1 when bytes or records are not what they should be.
+noncommercial and reach this artifact. What audits in the store inferred stands beside what was witnessed or declared,
+and where they disagree, that is said first. Exits with 1 when bytes or records are not what they should be.
 
 examples:
   nacre trace intents/tune
@@ -85,7 +86,8 @@ def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = 
     ref = coloured(node.ref, "bold")
     key = f"{node.ref} {node.digest}"
     again = "  (parents above)" if node.parents and key in told else ""
-    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {node.basis}{made}{licence}{origin}{again}"
+    basis = coloured(f"inferred{_sure(node)}", "yellow") if node.inferred else node.basis
+    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {basis}{made}{licence}{origin}{again}"
     if again:
         return
     told.add(key)
@@ -94,12 +96,20 @@ def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = 
         yield from _tree(parent, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "), told)
 
 
+def _sure(node: Node) -> str:
+    """Which audit says so, what it found, and its chance of error."""
+    told = node.inferred
+    p = told.get("p_value")
+    chance = "" if p is None else f", p {'< 1e-06' if p < 1e-6 else f'= {p:.2g}'} ({told.get('tier')})"
+    return f" by {told.get('audit')}: {told.get('kind') or told.get('verdict')}{chance}"
+
+
 def _warnings(findings: list[Finding]) -> Iterator[str]:
     yield ""
     if not findings:
         yield "nothing to warn of"
-    for one in findings:
-        yield f"{coloured(one.kind, 'red' if one.kind == 'integrity' else 'yellow')}: {one.text}"
+    for one in sorted(findings, key=lambda one: one.kind not in ("integrity", "disagreement")):
+        yield f"{coloured(one.kind, 'red' if one.kind in ('integrity', 'disagreement') else 'yellow')}: {one.text}"
 
 
 def _mermaid(root: Node) -> Iterator[str]:
@@ -112,7 +122,8 @@ def _mermaid(root: Node) -> Iterator[str]:
         if key not in names:
             names[key] = f"n{len(names)}"
             for parent in node.parents:
-                edges[f"  {visit(parent)} -->|{parent.relation}| {names[key]}"] = None
+                arrow = "-.->" if parent.inferred else "-->"
+                edges[f"  {visit(parent)} {arrow}|{parent.relation}| {names[key]}"] = None
         return names[key]
 
     visit(root)

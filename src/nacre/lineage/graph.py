@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nacre.errors import IntegrityError, NacreError, ReferenceNotFound
 from nacre.lineage.difference import differences
+from nacre.lineage.inferred import Conclusion, conclusions, disagreements
 from nacre.lineage.licence import concern
 from nacre.lineage.record import Parent, Record
 from nacre.lineage.store import Resolved, Store
@@ -18,7 +19,7 @@ LICENCE_STOPS = ("evaluated_on", "evaluates")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look at: `kind` is `integrity`, `missing`, `drift`, `unclear` or `noncommercial`."""
+    """Something to look at: `kind` is `integrity`, `disagreement`, `missing`, `drift`, `unclear` or `noncommercial`."""
 
     kind: str
     ref: str
@@ -27,7 +28,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact or raw source in the graph of one root; `relation` and `input` say what it is to its child."""
+    """An artifact or raw source in the graph of one root; `relation` and `input` say what it is to its child.
+
+    `inferred` is filled where an audit says so: its reference, the kind of derivation, `p_value` and `tier`.
+    """
 
     ref: str
     kind: str | None
@@ -40,6 +44,7 @@ class Node:
     record: Record | None = None
     parents: tuple[Node, ...] = ()
     warnings: tuple[Finding, ...] = field(default=())
+    inferred: Mapping[str, Any] = field(default_factory=dict)
 
     def walk(self) -> Iterator[Node]:
         """This node and everything it stands on; a node reached twice comes twice."""
@@ -64,6 +69,7 @@ class Node:
             "basis": self.basis,
             "licence": self.licence,
             "origin": self.origin,
+            **({"inferred": dict(self.inferred)} if self.inferred else {}),
         }
         return plain | {"parents": [parent.to_dict() for parent in self.parents]}
 
@@ -122,6 +128,7 @@ class _Tracer:
         self._verify = verify
         self._seen: dict[tuple[str, str | None], Node] = {}
         self._open: set[str] = set()
+        self._guessed = 0  # inferred edges between the root and where the walk stands
 
     def root(self, resolved: Resolved) -> Node:
         digest = resolved.record.digest if resolved.record else None
@@ -129,15 +136,33 @@ class _Tracer:
 
     def _node(self, resolved: Resolved, digest: str | None) -> Node:
         record = resolved.record
-        if record is None:
-            return Node(resolved.ref, None, digest, "none", None)
+        said = conclusions(self._store, resolved.ref, digest)
         self._open.add(resolved.ref)
-        parents = tuple(self._parent(parent) for parent in record.parents)
+        recorded = tuple(self._parent(parent) for parent in (record.parents if record else ()))
+        inferred = tuple(self._inferred(one) for one in said if one.parent is not None)
         self._open.discard(resolved.ref)
-        origin = record.extra.get("origin")
-        warnings = self._own_warnings(resolved)
-        node = Node(resolved.ref, record.kind, digest, record.basis, record.licence, origin, record=record)
-        return replace(node, parents=parents, warnings=tuple(warnings))
+        above = {name for parent in recorded for one in parent.walk() for name in (one.ref, one.digest) if name}
+        differing = disagreements(resolved.ref, record.parents if record else (), above, said)
+        warnings = tuple(Finding("disagreement", resolved.ref, text) for text in differing)
+        if record is None:
+            node = Node(resolved.ref, None, digest, "none", None)
+        else:
+            origin = record.extra.get("origin")
+            node = Node(resolved.ref, record.kind, digest, record.basis, record.licence, origin, record=record)
+            warnings = (*self._own_warnings(resolved), *warnings)
+        return replace(node, parents=recorded + inferred, warnings=warnings)
+
+    def _inferred(self, said: Conclusion) -> Node:
+        """The reference of an audit as a parent. Files do not say who was first: two audits may infer both ways."""
+        assert said.parent is not None
+        parent = said.parent
+        if parent.ref in self._open:
+            node = Node(parent.ref, None, parent.digest, parent.basis, None, relation=parent.relation)
+        else:
+            self._guessed += 1
+            node = self._parent(parent)
+            self._guessed -= 1
+        return replace(node, basis="inferred", inferred=parent.extra)
 
     def _parent(self, parent: Parent) -> Node:
         key = (parent.ref, parent.digest)
@@ -148,6 +173,11 @@ class _Tracer:
     def _follow(self, parent: Parent) -> Node:
         told = Node(parent.ref, None, parent.digest, parent.basis, parent.licence, parent.origin)
         if parent.ref in self._open:
+            if self._guessed:  # an audit's reference was made from its subject: the audit was read the wrong way round
+                text = (
+                    f"an audit infers a parent that was itself made from {parent.ref}: files do not say who was first"
+                )
+                return replace(told, warnings=(Finding("disagreement", parent.ref, text),))
             text = f"{parent.ref} stands on itself: its records were edited"
             return replace(told, warnings=(Finding("integrity", parent.ref, text),))
         try:

@@ -92,7 +92,7 @@ def told(pairs: Sequence[Pair]) -> dict[str, Any]:
             {"ref": one.reference, "digest": _whole(one.digests.get("reference")), "verdict": one.verdict}
             for one in pairs
         ],
-        "inferred": [inferred(one) for one in pairs if one.verdict in ("DERIVED", "IDENTICAL")],
+        "inferred": [inferred(one) for one in pairs if one.verdict in ("DERIVED", "IDENTICAL") and not _is_itself(one)],
     }
 
 
@@ -130,6 +130,12 @@ def _parents(pairs: Sequence[Pair]) -> tuple[Parent, ...]:
         for number, one in enumerate(sorted(pairs, key=lambda pair: pair.reference), 1)
     ]
     return (ours, *theirs)
+
+
+def _is_itself(pair: Pair) -> bool:
+    """Whether subject and reference are the same bytes or one address: no parent of itself."""
+    ours, theirs = (_whole(pair.digests.get(side)) for side in ("subject", "reference"))
+    return pair.subject == pair.reference or (ours is not None and ours == theirs)
 
 
 def _whole(digest: str | None) -> str | None:

@@ -74,7 +74,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "share": ("share", "占比"),
     "seconds": ("Time", "用时"),
     "bytes_read": ("Read of tensors", "读取的张量字节"),
-    "of_bytes": ("{read} of {all}", "{read}，共 {all}"),
+    "of_bytes": ("{read}; the two sides hold {all}", "{read}；两侧共 {all}"),
     "memory": ("Peak memory", "内存峰值"),
     "by_stage": ("Time by stage", "各阶段用时"),
     "version": ("Nacre version", "Nacre 版本"),
