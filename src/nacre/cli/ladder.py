@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 from nacre.cli.parser import add_json_option, add_store_option
 from nacre.cli.run import Printer
 from nacre.cli.terminal import coloured, table
-from nacre.errors import UsageError, closest
+from nacre.errors import NacreError, UsageError, closest
 
 if TYPE_CHECKING:
     from nacre.ladder.ladder import LadderOptions
@@ -39,7 +41,7 @@ _BUDGETS = {"money": float, "tokens": int, "requests": int, "seconds": float}
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("task", metavar="TASK", help="a task file (YAML), or a task of the package: desk")
-    parser.add_argument("--tiers", metavar="A,B", default="", help="only these tiers")
+    parser.add_argument("--tiers", metavar="A,B", help="only these tiers")
     parser.add_argument(
         "--upstream", metavar="REF", help="the engine that tiers 1 to 3 call: a folder, model:NAME, URL"
     )
@@ -76,6 +78,7 @@ def run(args: Namespace) -> int:
     if args.export:
         return _export(args, store, file.name)
     _check_report(args.report)
+    _check_references(args, store)
     from nacre.ladder.ladder import climb
 
     result = climb(file, store, _options(args))
@@ -121,8 +124,11 @@ def _options(args: Namespace) -> LadderOptions:
 
     if args.seed < 0:
         raise UsageError(f"--seed {args.seed}: below 0", remedy="give 0 or more")
+    tiers = tuple(name.strip() for name in (args.tiers or "").split(",") if name.strip())
+    if args.tiers is not None and not tiers:
+        raise UsageError(f"--tiers {args.tiers!r} names no tier", remedy="such as --tiers baseline,retrieval")
     return LadderOptions(
-        tiers=tuple(name.strip() for name in args.tiers.split(",") if name.strip()),
+        tiers=tiers,
         device=args.device,
         seed=args.seed,
         language=args.language,
@@ -138,6 +144,10 @@ class Climbing(Printer):
 
     def planned(self, plan: Plan) -> None:
         pass
+
+    def not_measured(self, tier: str, status: str, error: NacreError) -> None:
+        state = coloured(status, "yellow", sys.stderr)
+        print(f"{state} {tier}: {error.message}\n  remedy: {error.remedy}", file=sys.stderr, flush=True)
 
 
 def _export(args: Namespace, store: Store, task: str) -> int:
@@ -155,8 +165,14 @@ def _export(args: Namespace, store: Store, task: str) -> int:
 
 def _check_report(file: Path | None) -> None:
     """Raises UsageError before the work for a report that could not be written after it."""
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+    if file is None:
+        return
+    folder, why = file.absolute().parent, ""
+    if file.is_dir() or not folder.is_dir():
         why = "is a folder" if file.is_dir() else "is in no folder that exists"
+    elif not os.access(folder, os.W_OK):
+        why = "is in a folder that cannot be written"
+    if why:
         raise UsageError(f"--report {file} {why}", remedy="give a file in a folder that exists, such as report.html")
 
 
@@ -164,7 +180,26 @@ def _copy_report(result: LadderResult, file: Path) -> None:
     from nacre.lineage.durable import write_atomic
 
     assert result.report is not None  # `climb` always writes one
-    write_atomic(file.absolute(), Path(result.report).read_bytes())
+    try:
+        write_atomic(file.absolute(), Path(result.report).read_bytes())
+    except OSError as error:
+        remedy = f"copy it from {result.report}"
+        raise UsageError(f"--report {file} cannot be written: {error.strerror}", remedy=remedy) from error
+
+
+def _check_references(args: Namespace, store: Store) -> None:
+    """Raises UsageError for an engine or a base that was asked for by option and that nothing here is called by.
+
+    A model of the catalogue that is not on this machine is not such a mistake: its tiers are rows that say so.
+    """
+    for name in ("upstream", "base"):
+        ref = getattr(args, name)
+        if ref is None or ref.startswith("model:"):
+            continue
+        try:
+            store.resolve(ref, Path.cwd())
+        except NacreError as error:
+            raise UsageError(f"--{name} {ref}: {error.message}", remedy=error.remedy) from error
 
 
 def _print(result: LadderResult) -> None:

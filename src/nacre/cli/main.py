@@ -6,6 +6,7 @@ A verb's module has `HELP` (what it does, with examples), `add_arguments(parser)
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     rest = [word for word in words if word != "--debug"]
+    if len(rest) < len(words):
+        logging.getLogger("nacre").setLevel(logging.DEBUG)
     if not rest or rest[0] in ("-h", "--help", "help"):
         print(top_help())
         return 0

@@ -194,6 +194,7 @@ LABELS: Mapping[str, tuple[str, str]] = {
     "train_duplicates": ("Duplicates within the training rows", "训练集内部重复"),
     "test_duplicates": ("Duplicates within the test rows", "测试集内部重复"),
     "conflicting": ("Same text with another answer", "同一文本而答案不同"),
+    "several_answers": ("Same text with several answers", "同一文本有多个答案"),
     "unanswerable": ("Test rows with a label that training lacks", "标签未见于训练集的测试样本"),
     "valid_unseen_labels": ("Validation rows with a label that training lacks", "标签未见于训练集的验证样本"),
     "described_unknown": ("Described labels that do not occur", "有说明但未出现的标签"),

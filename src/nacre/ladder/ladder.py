@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from nacre.data.read import read
 from nacre.engine.protocol import BudgetReached, Unsupported
@@ -22,6 +23,7 @@ from nacre.ladder.recommend import Asked, recommend
 from nacre.ladder.result import LadderResult, Row, Status
 from nacre.ladder.steps import TRAINED, Ground, Solved, check_tiers, chosen, lay_ground, solve
 from nacre.ladder.task_file import TaskFile
+from nacre.ladder.words import Words
 from nacre.lineage.store import Store
 from nacre.metrics.quality import Quality
 from nacre.recipe.failures import translate
@@ -32,8 +34,16 @@ from nacre.train.result import Interrupted
 
 logger = logging.getLogger(__name__)
 
+_SEEDS = 2**32  # numpy's generators and scikit-learn take no larger ones
 # What keeps a tier from running at all, as against failing while it runs.
 _CANNOT = (Unsupported, MissingDependency, ReferenceNotFound, BudgetReached)
+
+
+@runtime_checkable
+class ClimbWatcher(Protocol):
+    """A watcher that wants to know, while the others still run, that a tier could not be measured, and why."""
+
+    def not_measured(self, tier: str, status: Status, error: NacreError) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,11 @@ def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) ->
     Interrupted when it is asked to stop.
     """
     options = options or LadderOptions()
-    file = chosen(file, options.tiers)
     check_tiers(file)
+    file = chosen(file, options.tiers)
     _check_budget(file)
+    _check_seeds(options.seed, file.seeds)
+    Asked(file.task.metric, file.task.language, file.prices.currency, options.margin)  # raises for a wrong margin
     device = resolve_device(options.device)
     cache = store.root / "cache" / "answers" if options.cached else None
     engines = EngineRoom(cache, file.budget, file.prices, options.through_http, device)
@@ -78,7 +90,7 @@ def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) ->
 
 def _check_budget(file: TaskFile) -> None:
     for name, limit in asdict(file.budget).items():
-        if limit is not None and limit <= 0:
+        if limit is not None and not (limit > 0 and math.isfinite(limit)):
             raise ConfigError(f"the budget of {name} is {limit}", remedy="give more than 0, or leave it out")
     prices = file.prices
     known = (prices.input_per_million, prices.output_per_million, prices.embedding_per_million)
@@ -86,6 +98,14 @@ def _check_budget(file: TaskFile) -> None:
         raise ConfigError(
             f"the budget is {file.budget.money:g} {prices.currency}, but no price of a token is known",
             remedy="add prices: {input_per_million, output_per_million, embedding_per_million}, or limit tokens",
+        )
+
+
+def _check_seeds(first: int, count: int) -> None:
+    if first < 0 or first + count > _SEEDS:
+        raise ConfigError(
+            f"{count:,} seeds from {first:,} on: out of range",
+            remedy=f"whole numbers from 0 to {_SEEDS - 1:,}",
         )
 
 
@@ -104,8 +124,9 @@ class _Climbed:
 
 def _tier(ground: Ground, number: int, tier: str, language: str) -> _Climbed:
     if tier in ground.file.tiers and ground.file.tiers[tier] is None:
-        remedy = f"ask for the tier {tier}"
-        return _Climbed(Row(number, tier, status="skipped", reason="left out by choice", remedy=remedy))
+        words = Words(language)
+        reason, remedy = words("left_out"), words("left_out_remedy", tier=tier)
+        return _Climbed(Row(number, tier, status="skipped", reason=reason, remedy=remedy))
     solved: list[Solved] = []
     try:
         ground.engines.check()
@@ -115,18 +136,21 @@ def _tier(ground: Ground, number: int, tier: str, language: str) -> _Climbed:
         raise
     except NacreError as error:
         if not solved:  # else: the seeds that are there count
-            return _failed(number, tier, error)
+            return _failed(ground, number, tier, error)
         logger.warning("%s: %d of %d seeds: %s", tier, len(solved), ground.file.seeds, error.message)
     except Exception as error:
-        logger.exception("the tier %s failed", tier)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.exception("the tier %s failed", tier)
         known = translate(error, ground.store.root)
         fault = NacreError(f"{type(error).__name__}: {error}", remedy="a fault in Nacre; see it with --debug")
-        return _failed(number, tier, known or fault)
+        return _failed(ground, number, tier, known or fault)
     return _Climbed(measured.row(ground, number, tier, solved, language), solved)
 
 
-def _failed(number: int, tier: str, error: NacreError) -> _Climbed:
+def _failed(ground: Ground, number: int, tier: str, error: NacreError) -> _Climbed:
     status: Status = "skipped" if isinstance(error, _CANNOT) else "failed"
+    if isinstance(ground.watcher, ClimbWatcher):
+        ground.watcher.not_measured(tier, status, error)
     return _Climbed(Row(number, tier, status=status, reason=error.message, remedy=error.remedy))
 
 

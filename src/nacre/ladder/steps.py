@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.engine.room import EngineRoom
-from nacre.errors import ConfigError, NacreError
+from nacre.errors import ConfigError, NacreError, ReferenceNotFound
 from nacre.ladder.answering import PartlyAnswered
 from nacre.ladder.task_file import TaskFile
 from nacre.lineage.digest import digest_json
@@ -69,14 +69,33 @@ def lay_ground(
     file: TaskFile, store: Store, engines: EngineRoom, device: str, watcher: Watcher, seed: int = 0
 ) -> Ground:
     """Makes the task's rows, the test rows, and the named corpus without them. Raises what is wrong with them."""
-    inputs = dict(file.data)
+    named = {f"data.{key}" if key != "unlabelled" else key: ref for key, ref in file.data.items()}
+    wants_corpus = file.corpus is not None and file.tiers.get("pretrain", {}) is not None
+    found = _found(named | ({"corpus": str(file.corpus)} if wants_corpus else {}), file, store)
+    inputs = {key.removeprefix("data."): found[key] for key in named}
     steps = {"task": Step("task.prepare", inputs, file.config), "test": Step("task.test", inputs, file.config)}
-    if file.corpus is not None and file.tiers.get("pretrain", {}) is not None:
-        given = {"corpus": file.corpus, "test": "test"}
+    if wants_corpus:
+        given = {"corpus": found["corpus"], "test": "test"}
         steps["corpus"] = Step("task.corpus", given, {"kind": file.kind})
     recipe = Recipe(_name(file), steps, seed, file.task.about, file.folder)
     made = {one.step: one for one in run_recipe(recipe, store, RunOptions(None, device, False, watcher, engines))}
     return Ground(file, store, engines, device, watcher, seed, made["task"], made["test"], made.get("corpus"))
+
+
+def _found(refs: Mapping[str, str], file: TaskFile, store: Store) -> dict[str, str]:
+    """References as the store has them, by the keys of the task file; raises one ConfigError for those it lacks.
+
+    A folder that is called like a step (`data: {test: test}`) is not taken for the step.
+    """
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    for key, ref in refs.items():
+        try:
+            found[key] = store.resolve(ref, file.folder).ref
+        except NacreError as error:
+            problems.append(Problem(key, error.message, error.remedy))
+    raise_problems(problems)
+    return found
 
 
 def solve(ground: Ground, tier: str, repetition: int = 0) -> Solved:
@@ -112,14 +131,23 @@ def _name(file: TaskFile) -> str:
 
 def _inputs(ground: Ground, tier: str) -> dict[str, str]:
     """What a tier's stage takes, of what the task names."""
-    offered = {"task": ground.task.ref, "base": ground.file.base}
+    offered = {"task": ground.task.ref}
     if ground.corpus is not None:
         offered["corpus"] = ground.corpus.ref
     wanted = catalogue.find(f"{tier}.solve").inputs
     given = {name: ref for name, ref in offered.items() if name in wanted}
+    if "base" in wanted:
+        given["base"] = _one_found("base", ground.file.base, ground)
     if "engine" in wanted:
-        given["engine"] = engine_ref(ground.file.upstream, ground.store)
+        given["engine"] = _one_found("upstream", engine_ref(ground.file.upstream, ground.store), ground)
     return given
+
+
+def _one_found(key: str, ref: str, ground: Ground) -> str:
+    try:
+        return ground.store.resolve(ref, ground.file.folder).ref
+    except ReferenceNotFound as error:
+        raise ReferenceNotFound(f"{key}: {error.message}", remedy=error.remedy) from error
 
 
 def engine_ref(upstream: str | Mapping[str, Any], store: Store) -> str:
@@ -135,9 +163,11 @@ def engine_ref(upstream: str | Mapping[str, Any], store: Store) -> str:
 
 
 def chosen(file: TaskFile, tiers: tuple[str, ...]) -> TaskFile:
-    """The task with every tier left out that is not among `tiers` (all, when empty)."""
+    """The task with every tier left out that is not among `tiers` (all, when empty); a tier asked for is not left out,
+    whatever the file says."""
     for tier in tiers:
         if tier not in TIERS:
             raise ConfigError(f"no tier {tier!r}", remedy=f"one or more of: {', '.join(TIERS)}")
-    left = {tier: None for tier in TIERS if tiers and tier not in tiers}
-    return replace(file, tiers={**file.tiers, **left})
+    if not tiers:
+        return file
+    return replace(file, tiers={tier: (file.tiers.get(tier) or {}) if tier in tiers else None for tier in TIERS})

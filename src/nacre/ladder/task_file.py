@@ -181,17 +181,41 @@ def _problems(file: _File, where: str) -> list[Problem]:
     for tier in file.tiers:
         if tier not in TIERS:
             found.append(Problem(f"{where}.tiers", f"no tier {tier!r}", closest(tier, TIERS)))
+    found += _empty_problems(file, where)
     if file.seeds < 1:
         found.append(Problem(f"{where}.seeds", f"is {file.seeds}", "give 1 or more"))
     if isinstance(file.upstream, Mapping):
-        for key in ("address", "model"):
-            if not isinstance(file.upstream.get(key), str):
-                found.append(Problem(f"{where}.upstream.{key}", "required and not given", f"add {key}: ..."))
-        if any("key" in key and key != "key_variable" for key in file.upstream):
-            found.append(
-                Problem(f"{where}.upstream", "holds a key", "name the variable that has it: key_variable: NAME")
-            )
+        found += _upstream_problems(file.upstream, f"{where}.upstream")
     return [one for one in found if one is not None]
+
+
+def _empty_problems(file: _File, where: str) -> list[Problem]:
+    """Keys that are given, but hold nothing."""
+    references = {f"data.{key}": ref for key, ref in vars(file.data).items()}
+    words = ("language", "metric", "upstream", "base", "corpus", "unlabelled", "descriptions")
+    given = references | {key: getattr(file, key) for key in words}
+    return [
+        Problem(f"{where}.{key}", "is empty", "give a value, or take the key out")
+        for key, value in given.items()
+        if isinstance(value, str) and not value.strip()
+    ]
+
+
+def _upstream_problems(upstream: Mapping[str, Any], where: str) -> list[Problem]:
+    """What is wrong with the settings of a served model; a key among them is not shown."""
+    from nacre.engine.http_client import check_address
+    from nacre.engine.openai_http import HttpSettings
+
+    if any("key" in key and key != "key_variable" for key in upstream):
+        return [Problem(where, "holds a key", "name the variable that has it: key_variable: NAME")]
+    given = {key: value for key, value in upstream.items() if key != "engine"}
+    settings, problems = try_build(HttpSettings, given, where)
+    if settings is not None:
+        try:
+            check_address(settings.address)
+        except ConfigError as error:
+            problems.append(Problem(f"{where}.address", error.message, error.remedy))
+    return problems
 
 
 def _name_problem(name: str, where: str) -> Problem | None:

@@ -135,6 +135,8 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         "{tier} was not measured: {reason}. To measure it: {remedy}.",
         "{tier}没有测出结果：{reason}。若要测量：{remedy}。",
     ),
+    "left_out": ("left out by choice", "按选择未运行"),
+    "left_out_remedy": ("ask for it: --tiers {tier}", "指定该层：--tiers {tier}"),
     "change_seeds": (
         "{tiers}: trained with one seed only. Repeated over seeds, the score would move, by how much is not known.",
         "{tiers}只用一个随机种子训练过。换种子重复时分数会变动，幅度未知。",

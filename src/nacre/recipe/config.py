@@ -18,6 +18,7 @@ from nacre.errors import ConfigError, NacreError, closest
 
 T = TypeVar("T")
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+_MISSING = ("missing", "missing_argument")  # what pydantic calls a key that is not there
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def try_build(kind: type[T], values: Mapping[str, Any], where: str) -> tuple[T |
     except TypeError as error:
         return None, [*problems, Problem(where, f"a value is no plain YAML: {error}", "use numbers, strings and lists")]
     except ValidationError as error:
-        return None, problems + [_explain(kind, values, where, row) for row in error.errors(include_url=False)]
+        return None, problems + [_explain(kind, values, where, row) for row in _findings(values, error)]
     except NacreError as error:
         return None, [*problems, Problem(where, error.message, error.remedy)]
     return (None if problems else built), problems
@@ -105,11 +106,46 @@ def _may_hold(kind: Any, values: Any) -> bool:
     return not is_dataclass(kind)
 
 
+def _findings(values: Any, error: ValidationError) -> Iterator[Any]:
+    """pydantic's findings; what it says of each member of a union, under the member's name, becomes one."""
+    unions: dict[tuple[Any, ...], list[Any]] = {}
+    for row in error.errors(include_url=False):
+        path, union = _place(values, row)
+        if union is None:
+            yield row
+        else:
+            unions.setdefault(union, []).append({**row, "loc": path})
+    for place, rows in unions.items():
+        inside = [row for row in rows if len(row["loc"]) > len(place)]  # it has the form of this member, with a mistake
+        if inside:
+            yield from inside
+        else:
+            wanted = " or ".join(row["msg"].removeprefix("Input should be ") for row in rows)
+            yield {**rows[0], "type": "union", "msg": f"Input should be {wanted}"}
+
+
+def _place(values: Any, row: Any) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """A finding's path without the names of union members, and the path of the first union on it."""
+    path: list[Any] = []
+    union = None
+    for step in row["loc"]:
+        inside = (isinstance(values, Mapping) and step in values) or (
+            isinstance(values, list) and isinstance(step, int)
+        )
+        if inside:
+            values = values[step]
+        elif row["type"] not in _MISSING or step != row["loc"][-1]:
+            union = tuple(path) if union is None else union
+            continue
+        path.append(step)
+    return tuple(path), union
+
+
 def _explain(kind: type, values: Mapping[str, Any], where: str, row: Any) -> Problem:
     """One of pydantic's findings, in our words."""
     path = ".".join([where, *(str(step) for step in row["loc"])])
     given, code = row["input"], row["type"]
-    if code in ("missing", "missing_argument"):
+    if code in _MISSING:
         return Problem(path, "required and not given", "add it")
     shown = json.dumps(given, ensure_ascii=False, default=str)
     said = row["msg"].replace("an object", "a mapping").replace("a valid array", "a list")  # YAML's words

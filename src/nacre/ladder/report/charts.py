@@ -81,6 +81,13 @@ def _axis(values: Sequence[float], start: float, end: float, *, log: bool = Fals
     return _Axis(bottom, top, start, end, False, ticks)
 
 
+def _share_axis(shares: Sequence[float], start: float, end: float) -> _Axis:
+    """An axis of shares: it ends at 0 and at 1, which no score passes."""
+    axis = _axis(shares, start, end)
+    ticks = tuple(tick for tick in axis.ticks if -1e-9 <= tick <= 1 + 1e-9)
+    return _Axis(max(axis.low, 0.0), min(axis.high, 1.0), start, end, False, ticks)
+
+
 def _step(rough: float) -> float:
     """The nearest step of 1, 2, 2.5 or 5 times a power of ten that is no smaller."""
     power = 10.0 ** math.floor(math.log10(rough))
@@ -112,7 +119,7 @@ def quality(points: Sequence[Point], band: tuple[float, float] | None, words: Qu
     width = right - _LEFT if not known else min(110.0 * len(unknown), 0.55 * (right - _LEFT)) if unknown else 0.0
     split = right - width
     end = split - (24.0 if unknown and known else 0.0)
-    y = _axis([v for p in points for v in (p.low, p.high)], _HEIGHT - _BOTTOM, _TOP)
+    y = _share_axis([v for p in points for v in (p.low, p.high)], _HEIGHT - _BOTTOM, _TOP)
     costs = [point.x for point in known if point.x is not None]
     log = bool(costs) and is_log(costs)
     x = _axis(costs, _LEFT + 12, end - 12, log=log, zero=not log) if costs else None

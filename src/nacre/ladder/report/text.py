@@ -27,11 +27,12 @@ def as_text(result: LadderResult) -> Text:
     columns = ("tier", "", "p50_p95", "cost_per_1k", "build", "trained_parameters", "owns", "status", "solver")
     head = tuple(words(key) if key else metric for key in columns)
     recommended = result.recommended
+    colon = "：" if words.language == "zh" else ": "
     lines = [recommended.why, *(f"- {one}" for one in recommended.would_change)]
     if recommended.would_change:
-        lines.insert(1, words("ladder_changes") + ("：" if words.language == "zh" else ":"))
+        lines.insert(1, words("ladder_changes") + colon.rstrip())
     if any(row.owns for row in result.rows):
-        lines.append(f"{words('owns')}: {words('letters')}")
+        lines.append(f"{words('owns')}{colon}{words('letters')}")
     return Text(head, tuple(_cells(row, result, words) for row in result.rows), tuple(lines))
 
 
