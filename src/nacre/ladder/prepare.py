@@ -71,7 +71,10 @@ def prepared(config: TaskConfig, inputs: Mapping[str, Path], n_samples: int = 0)
 
 
 def write_task(config: TaskConfig, work: Work) -> dict[str, Scalar]:
-    """The solver-visible half: `task.json`, rows, corpus, labels, and a report without a word of a test row."""
+    """The solver-visible half: `task.json`, rows, corpus, labels, and their counts.
+
+    Nothing in it depends on the test rows but which rows are left, so that other test rows leave every rung as it is.
+    """
     task = prepared(config, work.inputs)
     plain = {key: getattr(config, key) for key in ("name", "kind", "about", "metric", "language", "target_language")}
     shared = {"labels": task.labels, "descriptions": dict(config.descriptions), "languages": config.languages}
@@ -84,7 +87,7 @@ def write_task(config: TaskConfig, work: Work) -> dict[str, Scalar]:
         write_jsonl(work.out / "unlabelled.jsonl", task.unlabelled)
     if task.labels:
         write_json(work.out / "labels.json", task.labels)
-    write_json(work.out / "report.json", _report(config, task, work, ("train", "valid")))
+    write_json(work.out / "report.json", _sizes(config, task, ("train", "valid")))
     metrics = _metrics(task)
     work.progress.note("task", **metrics)
     return metrics
@@ -94,7 +97,7 @@ def write_test(config: TaskConfig, work: Work) -> dict[str, Scalar]:
     """The other half: `test.jsonl` in an order of which any prefix is a fair sample, and the report with samples."""
     task = prepared(config, work.inputs, n_samples=5)
     write_jsonl(work.out / "test.jsonl", task.rows["test"])
-    write_json(work.out / "report.json", _report(config, task, work, SPLITS))
+    write_json(work.out / "report.json", _report(config, task, work))
     return _metrics(task)
 
 
@@ -281,19 +284,22 @@ def _clean(texts: Iterable[Row], kind: Kind, test: Iterable[Row], report: DropRe
     return kept
 
 
-def _report(config: TaskConfig, task: Prepared, work: Work, shown: Sequence[str]) -> dict[str, Any]:
-    rows = {name: len(some) for name, some in task.rows.items()}
-    plain: dict[str, Any] = {"task": config.kind, "rows": rows, "found": task.found}
+def _report(config: TaskConfig, task: Prepared, work: Work) -> dict[str, Any]:
     limits = {name: most for name, most in vars(config.limit).items() if most is not None}
-    plain |= {"limit": limits} if limits else {}
+    plain = _sizes(config, task, SPLITS) | {"found": task.found} | ({"limit": limits} if limits else {})
+    reported: dict[str, Any] = without_paths(plain | {"dropped": task.report.to_dict()}, work.inputs)
+    return reported
+
+
+def _sizes(config: TaskConfig, task: Prepared, shown: Sequence[str]) -> dict[str, Any]:
+    plain: dict[str, Any] = {"task": config.kind, "rows": {name: len(task.rows[name]) for name in shown}}
     if task.labels:
         counts = {
             name: Counter(one for row in task.rows[name] for one in (row["tags"] if "tags" in row else [row["label"]]))
             for name in shown
         }
         plain["labels"] = {name: dict(sorted(some.items())) for name, some in counts.items()}
-    reported: dict[str, Any] = without_paths(plain | {"dropped": task.report.to_dict()}, work.inputs)
-    return reported
+    return plain
 
 
 def _metrics(task: Prepared) -> dict[str, Scalar]:

@@ -7,6 +7,7 @@ an engine's answers) is made once.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from nacre.recipe.recipe import Recipe, Step
 from nacre.recipe.run import RunOptions, StepResult, Watcher
 from nacre.recipe.run import run as run_recipe
 from nacre.tiers.rung import TIERS
+
+logger = logging.getLogger(__name__)
 
 TRAINED = ("tune", "pretrain")  # their result depends on the seed
 
@@ -139,7 +142,12 @@ def _inputs(ground: Ground, tier: str) -> dict[str, str]:
     if "base" in wanted:
         given["base"] = _one_found("base", ground.file.base, ground)
     if "engine" in wanted:
-        given["engine"] = _one_found("upstream", engine_ref(ground.file.upstream, ground.store), ground)
+        try:
+            given["engine"] = _one_found("upstream", engine_ref(ground.file.upstream, ground.store), ground)
+        except NacreError as error:
+            if not wanted["engine"].optional:
+                raise
+            logger.warning("%s goes on without an engine: %s", tier, error.message)
     return given
 
 

@@ -356,3 +356,11 @@ def test_the_known_overlaps_of_shared_data_are_found(
     }
     task = load(out)
     assert not test & {normal(text_of(row, kind)) for row in (*task.train, *task.valid)}
+
+
+def test_other_test_rows_leave_what_solvers_see_as_it_is(tmp_path: Path) -> None:
+    """Else a corrected test file would train every tier anew."""
+    first, _ = made(tmp_path, config(), inputs(tmp_path, train=texts(30), valid=texts(5, 60), test=texts(10, 100)))
+    seen = {file.name: file.read_bytes() for file in first.iterdir()}
+    other, _ = made(tmp_path, config(), inputs(tmp_path, train=texts(30), valid=texts(5, 60), test=texts(12, 200)))
+    assert {file.name: file.read_bytes() for file in other.iterdir()} == seen
