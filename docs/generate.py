@@ -93,7 +93,7 @@ TRAPS = {
     1: "gradients under accumulation with unequal numbers of trained tokens", 2: "a last window cut short",
     3: "several processes: the global token count", 4: "evaluation independent of batch and padding",
     5: "a micro batch without a label", 6: "chunked cross-entropy equals plain", 7: "first loss near ln V",
-    9: "the first answer token is trained", 10: "the end of a text is trained, also where padding has its id",
+    9: "the first answer token is trained", 11: "one BOS after template and tokenizer", 10: "the end of a text is trained, also where padding has its id",
     16: "text of a user never becomes a control token", 17: "tokenizer round trips and sizes",
     18: "windows cover every character", 19: "packed equals unpacked", 20: "positions restart with each document",
     21: "a document leaves its neighbours unchanged", 22: "left padding changes nothing",
@@ -102,7 +102,7 @@ TRAPS = {
     30: "one schedule step per optimiser step", 31: "clipping by the global norm", 32: "which parameters Muon takes",
     33: "frozen stays frozen", 34: "activation checkpointing", 35: "compiled equals eager", 36: "masked tokens",
     37: "next-sentence pairs", 38: "span corruption", 44: "kill and resume, bit for bit", 45: "atomic checkpoints",
-    46: "tied weights", 49: "strict loading", 50: "NaN is never best", 51: "splits by content",
+    46: "tied weights", 47: "adapters off are the base, merged they are themselves", 49: "strict loading", 50: "NaN is never best", 51: "splits by content",
     52: "duplicates never straddle a split", 53: "contamination", 54: "across tokenizers only bits per byte",
     55: "changed parents are noticed",
 }  # fmt: skip
