@@ -26,11 +26,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Kernel]:
     torch.set_num_threads(1)
     trainer = Trainer(tmp_path_factory.mktemp("family"), layers=3)
     start = trainer.fresh(0)
-    parent = trainer.tuned(start, 60, seed=1, lr=1e-2)
+    parent = trainer.tuned(start, 45, seed=1, lr=1e-2)
     return {
         "parent": parent,
-        "stranger": trainer.tuned(trainer.fresh(1), 60, seed=1, lr=1e-2),
-        "twin": trainer.tuned(start, 60, seed=2, lr=1e-2),
+        "stranger": trainer.tuned(trainer.fresh(1), 45, seed=1, lr=1e-2),
+        "twin": trainer.tuned(start, 45, seed=2, lr=1e-2),
         "child": trainer.tuned(parent, 10, seed=3, lr=3e-3),
     }
 

@@ -1,5 +1,5 @@
-"""Whether attention computes the same on both sides: heads may be in another order, queries and keys turned within
-them, values mixed. None of that changes q^T q, k^T k summed over heads, and the product of output and value."""
+"""Whether attention computes the same on both sides: heads may be in another order, queries and keys turned and scaled
+within them, values mixed. None of that changes the products of query and key, and of output and value, over heads."""
 
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ def attention_is_same(a: Side, b: Side, over: Alignment) -> bool:
     return True
 
 
-def _seen(side: Side, layer: int, x: Floats) -> tuple[Floats, Floats, Floats]:
-    """(D, n) each: q^T q x, k^T k x and o v x, every group's value read by all of its heads."""
+def _seen(side: Side, layer: int, x: Floats) -> tuple[Floats, Floats]:
+    """(D, n) each: q^T k x and o v x summed over heads, every group's key and value read by all of its heads."""
     q, k, v, o = (side.folded(layer, role) for role in ("q", "k", "v", "o"))
     groups = side.canonical.sizes.kv_heads or side.canonical.sizes.heads or 1
-    value = v @ x
-    width = len(v) // groups
-    repeated = np.repeat(value.reshape(groups, width, -1), max(1, o.shape[1] // len(v)), axis=0)
-    return q.T @ (q @ x), k.T @ (k @ x), o @ repeated.reshape(o.shape[1], -1)
+    return q.T @ _repeated(k @ x, groups, len(q)), o @ _repeated(v @ x, groups, o.shape[1])
+
+
+def _repeated(rows: Floats, groups: int, count: int) -> Floats:
+    """(groups * E, n) to (`count`, n): each group's rows once for each head that reads it."""
+    grouped = rows.reshape(groups, len(rows) // groups, -1)
+    return np.repeat(grouped, max(1, count // len(rows)), axis=0).reshape(count, -1)

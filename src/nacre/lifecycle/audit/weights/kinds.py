@@ -19,6 +19,7 @@ _SAME = 2e-3  # relative difference that a change of basis leaves through roundi
 _FAR = 1.2  # relative difference of matrices that were not aligned (unrelated ones: sqrt 2)
 
 
+_MERGED = 0.3  # along the reference; less of it in one order of neurons is a common start sooner than a merge
 _KNOWN = 0.1  # of a matrix lies along the reference's: aligned, however far it has moved
 
 
@@ -64,7 +65,8 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
             return told
     if told := _reembedded(found, changed):
         return told
-    if context.only_order and max(_median(changed, name) for name in ("kept", "kept_back")) < KEPT:
+    held = max(_median(changed, name) for name in ("kept", "kept_back"))
+    if context.only_order and held < KEPT and _median(changed, "along") < _MERGED:
         return Finding(None, "neurons keep their order, and answer tokens in another way", {})
     for rule in (_shared_start, _merged, _noised):
         if told := rule(changed, inside):
