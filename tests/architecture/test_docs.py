@@ -14,7 +14,7 @@ from nacre.cli.main import VERBS
 from nacre.cli.parser import VerbParser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md"]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md", "docs/audit.md"]
 
 
 def shown_commands() -> list[tuple[str, str]]:

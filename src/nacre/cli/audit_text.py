@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nacre.cli.terminal import coloured, duration, number, size, table
 from nacre.lifecycle.audit.report.content import cost_rows, not_tested
-from nacre.lifecycle.audit.sentences import chance, names, stage_sentence
+from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, names, stage_sentence
 from nacre.lifecycle.audit.verdict import Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 
@@ -24,7 +24,7 @@ def lines(pairs: Sequence[Pair], words: Words) -> Iterator[str]:
     """The whole answer, a line at a time; of several references a table first, then the strongest in full."""
     if len(pairs) > 1:
         yield coloured(words("ranking"), "bold")
-        rows = [[pair.verdict, _chance(_smallest(pair), words), names(pair)[1], pair.reference] for pair in pairs]
+        rows = [[pair.verdict, _chance(deciding(pair), words), names(pair)[1], pair.reference] for pair in pairs]
         yield table(rows, (words("verdict"), words("chance"), words("reference"), ""))
         yield ""
     yield from _pair(pairs[0], words)
@@ -44,7 +44,7 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
             each.test,
             "" if each.value is None else number(each.value),
             _p(each.p_value),
-            each.tier,
+            words(f"tier_{each.tier}"),
             each.text,
         ]
         for name, one in pair.stages.items()
@@ -80,15 +80,10 @@ def _control(pair: Pair) -> str:
     return "fired" if pair.control.get("fired") else "ok" if pair.control.get("ran") else "none"
 
 
-def _smallest(pair: Pair) -> StageVerdict | None:
-    stages = [one for one in (pair.stages.get("weights"), pair.stages.get("data")) if one and one.p_value is not None]
-    return stages[0] if stages else None
-
-
 def _chance(stage: StageVerdict | None, words: Words) -> str:
-    if stage is None or stage.p_value is None:
+    if stage is None or stage.p_value is None or stage.verdict not in CLAIMS:
         return ""
-    return f"{chance(stage.p_value, words.language)} ({stage.tier or ''})"
+    return f"{chance(stage.p_value, words.language)} ({words(f'tier_{stage.tier}') if stage.tier else ''})"
 
 
 def _p(p: float | None) -> str:

@@ -238,16 +238,12 @@ def _control(weights: StageVerdict | None) -> dict[str, Any]:
 
 
 def _strength(pair: Pair) -> tuple[int, float, float, str]:
-    """Sorts pairs: stronger verdicts first, then smaller p-values, then more tokens in common."""
+    """Sorts pairs: stronger verdicts first, then smaller p-values, then more of the parameters equal."""
     order: dict[Word, int] = {word: place for place, word in enumerate(WORDS)}
     p = [one.p_value for one in pair.stages.values() if one.p_value is not None and one.stage in ("weights", "data")]
-    value = [one.value for stage in pair.stages.values() for one in stage.evidence if one.test == "invariant"]
-    return (
-        order[pair.verdict],
-        max(LEAST_P, min(p, default=1.0)),
-        -max((v or 0.0 for v in value), default=0.0),
-        pair.reference,
-    )
+    equal = [one.value or 0.0 for stage in pair.stages.values() for one in stage.evidence if one.test == "exact"]
+    least = max(LEAST_P, min(p, default=1.0))
+    return order[pair.verdict], least, -max(equal, default=0.0), pair.reference
 
 
 def _size(side: Opened) -> int:

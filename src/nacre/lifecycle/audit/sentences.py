@@ -9,6 +9,7 @@ from nacre.lifecycle.audit import calibration
 from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 
+CLAIMS = ("IDENTICAL", "DERIVED", "SHARED_INIT")  # verdicts that have a chance of error: that nothing is shared
 _COMMON = 0.1  # chances above this are given as they are, not as "1 in N"
 
 # The verdict on a pair, by the stage that decided it; {a} the subject, {b} the reference.
@@ -163,8 +164,8 @@ def known(stage: StageVerdict, words: Words) -> str:
         return words("heuristic")
     best = deciding_evidence(stage)
     zh = words.language == "zh"
-    if stage.tier == "exact" and best is not None and best.assumption:
-        return f"{words('exact')}{'：' if zh else ': '}{best.assumption}"
+    if stage.tier == "exact" and best is not None and best.assumption and not zh:  # assumptions are in English
+        return f"{words('exact')}: {best.assumption}"
     if stage.tier == "calibrated" and stage.stage == "weights" and best is not None:
         count = len(calibration.shipped().nulls.get(best.test, ()))
         if count:

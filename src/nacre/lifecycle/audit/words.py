@@ -41,6 +41,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "calibrated": ("calibrated on known-independent cases", "以已知独立的样本校准"),
     "extrapolated": ("extrapolated beyond known cases", "超出已知样本的外推"),
     "heuristic": ("heuristic: decides nothing", "启发式：不作判据"),
+    "tier_exact": ("exact", "精确"),
+    "tier_calibrated": ("calibrated", "校准"),
+    "tier_extrapolated": ("extrapolated", "外推"),
+    "tier_heuristic": ("heuristic", "启发式"),
     # labels
     "report": ("Audit", "审计报告"),
     "title": ("{subject} beside {reference}", "{subject} 与 {reference} 的对比"),
@@ -72,6 +76,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "headers_digest": ("over headers and config, the files being large", "文件较大，仅涵盖张量头与配置"),
     "power": ("Would have been caught", "本可检出"),
     "share": ("share", "占比"),
+    "kind": ("kind", "方式"),
     "seconds": ("Time", "用时"),
     "bytes_read": ("Read of tensors", "读取的张量字节"),
     "of_bytes": ("{read}; the two sides hold {all}", "{read}；两侧共 {all}"),
@@ -91,16 +96,16 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "control_none": ("No control was run: {why}.", "未作对照检验：{why}。"),
     "heat_lead": (
-        "Rows are layers of the subject, columns layers of the reference. The darker a cell, the more of its neurons "
-        "answer the same tokens in the same way. One dark line is one model in the other, in order; an even field is "
+        "Rows are layers of the subject, columns layers of the reference. The stronger a cell, the more of its neurons "
+        "answer the same tokens in the same way. One strong line is one model in the other, in order; an even field is "
         "two models that have nothing to do with each other.",
-        "行是被审对象的层，列是参照的层。颜色越深，表示对同样词元作出同样反应的神经元越多。"
-        "一条深色斜线表示一个模型依序存在于另一个之中；颜色均匀表示两者无关。",
+        "行是被审对象的层，列是参照的层。颜色越浓，表示对同样词元作出同样反应的神经元越多。"
+        "一条浓色斜线表示一个模型依序存在于另一个之中；颜色均匀表示两者无关。",
     ),
     "delta_lead": (
         "How far the matrices of each layer lie from the reference's once both are in one basis, as a share of their "
-        "size: 0 % is equal, 141 % is unrelated.",
-        "两者对齐到同一基底后，各层矩阵与参照的差异占其大小的比例：0 % 为相等，141 % 为无关。",
+        "size: 0 % is equal, 141 % is unrelated. Bars end at {end}.",
+        "两者对齐到同一基底后，各层矩阵与参照的差异占其大小的比例：0 % 为相等，141 % 为无关。条形图的右端为 {end}。",
     ),
     "names_lead": (
         "{n} tensors of the subject have a counterpart in the reference; {other} of them under another name.",

@@ -9,14 +9,16 @@ from typing import Any
 from nacre.lifecycle.audit.words import Words
 
 _LEFT, _TOP, _GAP = 58.0, 46.0, 1.0
-_UNRELATED = 2**0.5  # relative difference of two unrelated matrices of one size
+_LEAST_DARK = 0.3  # share of neurons below which no cell is drawn dark: noise is not stretched into a picture
+SCALES = (0.01, 0.1, 0.5, 2**0.5)  # where bars end; the last is the difference of two unrelated matrices of one size
 
 
 def heat(screen: Mapping[str, Any], words: Words) -> str:
     """(L_a, L_b) of the invariant probe's screen: rows are the subject's layers, columns the reference's."""
     rows, columns, score = screen["a"], screen["b"], screen["score"]
     cell = max(9.0, min(30.0, 620.0 / max(len(columns), len(rows), 1)))
-    most = max((value for row in score for value in row), default=0.0) or 1.0
+    most = max((value for row in score for value in row), default=0.0)
+    most = max(most, _LEAST_DARK)
     width, height = _LEFT + cell * len(columns) + 4, _TOP + cell * len(rows) + 4
     parts = [
         f'<rect class="cell" x="{_LEFT + j * cell:.1f}" y="{_TOP + i * cell:.1f}" width="{cell - _GAP:.1f}" '
@@ -46,11 +48,9 @@ def heat(screen: Mapping[str, Any], words: Words) -> str:
 
 
 def delta_bars(rows: Sequence[tuple[str, float, str]], words: Words) -> str:
-    """A bar for each (label, relative difference, tooltip); the scale ends where matrices are unrelated, or at the
-    largest bar where all are small."""
+    """A bar for each (label, relative difference, tooltip), up to `scale_of` the rows."""
     line, left, length = 22.0, 92.0, 420.0
-    largest = max((value for _, value, _ in rows), default=0.0)
-    scale = length / min(_UNRELATED, max(largest, 1e-9))
+    scale = length / scale_of(rows)
     parts = []
     for place, (label, value, title) in enumerate(rows):
         y = 4 + place * line
@@ -63,6 +63,12 @@ def delta_bars(rows: Sequence[tuple[str, float, str]], words: Words) -> str:
             f'<text class="value" x="{left + length + 8:.0f}" y="{y + 14:.0f}">{share(value)}</text></g>'
         )
     return _svg(left + length + 78, 8 + line * len(rows), words("delta"), "".join(parts))
+
+
+def scale_of(rows: Sequence[tuple[str, float, str]]) -> float:
+    """Where the bars end: the first of `SCALES` that all of them keep to, else the last."""
+    largest = max((value for _, value, _ in rows), default=0.0)
+    return next((one for one in SCALES if largest <= one), SCALES[-1])
 
 
 def by_layer(delta: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, str]]:

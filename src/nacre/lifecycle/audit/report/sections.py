@@ -8,8 +8,8 @@ from typing import Any
 import nacre
 from nacre.lifecycle.audit.report import charts
 from nacre.lifecycle.audit.report.content import cost_rows, not_tested
-from nacre.lifecycle.audit.sentences import chance, known, names, stage_sentence
-from nacre.lifecycle.audit.verdict import Evidence, Pair, StageVerdict
+from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, known, names, reason, stage_sentence
+from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 from nacre.lifecycle.evaluate.markup import Html, figure, folded, table, text
 
@@ -17,19 +17,33 @@ MOST_NAMES = 2_000
 _TONES = {"IDENTICAL": "hot", "DERIVED": "hot", "SHARED_INIT": "warm", "INCONCLUSIVE": "warm", "UNTESTABLE": "off"}
 
 
-def pill(verdict: str, words: Words) -> str:
-    """The verdict as a coloured word, with the word of the contract beside a translated one."""
+def pill(verdict: str, words: Words, stage: str = "weights") -> str:
+    """The verdict as a coloured word, with the word of the contract beside a translated one. Designs and tokenizers
+    that agree raise no alarm: public recipes explain them."""
     said = verdict if words.language == "en" else f"{words(verdict)} {verdict}"
-    return f'<span class="pill {_TONES.get(verdict, "calm")}">{text(said)}</span>'
+    tone = _TONES.get(verdict, "calm")
+    tone = "plain" if tone == "hot" and stage in ("kernel", "tokenizer") else tone
+    return f'<span class="pill {tone}">{text(said)}</span>'
 
 
 def ranking(pairs: Sequence[Pair], words: Words) -> str:
     """All references of one audit, the strongest evidence first."""
     rows = [
-        (Html(pill(pair.verdict, words)), names(pair)[1], _chance(pair.stages.get("weights"), words), pair.summary)
+        (
+            Html(pill(pair.verdict, words)),
+            names(pair)[1],
+            _kind(pair, words),
+            _chance(deciding(pair), words),
+            pair.reference,
+        )
         for pair in pairs
     ]
-    return table((words("verdict"), words("reference"), words("chance"), words("sentence")), rows)
+    return table([words(name) if name else "" for name in ("verdict", "reference", "kind", "chance", "")], rows)
+
+
+def _kind(pair: Pair, words: Words) -> str:
+    stage = deciding(pair)
+    return words(stage.kind) if stage and stage.kind else ""
 
 
 def stages(pair: Pair, words: Words) -> str:
@@ -39,9 +53,11 @@ def stages(pair: Pair, words: Words) -> str:
 
 def _card(stage: StageVerdict, words: Words) -> str:
     facts = []
-    if stage.p_value is not None:
+    if stage.p_value is not None and stage.verdict in CLAIMS:
         facts.append((words("chance"), chance(stage.p_value, words.language)))
         facts.append((words("known"), known(stage, words)))
+    elif stage.p_value is not None:
+        facts.append(("p", f"{stage.p_value:.2g}"))
     if stage.share is not None and stage.verdict == "DERIVED":
         facts.append((words("share"), f"{stage.share:.1%}"))
     if stage.power:
@@ -50,11 +66,9 @@ def _card(stage: StageVerdict, words: Words) -> str:
         facts.append((words("english"), stage.text))
     told = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts)
     sentence = text(stage_sentence(stage, words.language))
-    return (
-        f'<article class="stage"><h3>{text(words(stage.stage))} {pill(stage.verdict, words)}</h3><p>{sentence}</p>'
-        + (f"<dl>{told}</dl>" if told else "")
-        + "</article>"
-    )
+    title = f"{text(words(stage.stage))} {pill(stage.verdict, words, stage.stage)}"
+    below = f"<dl>{told}</dl>" if told else ""
+    return f'<article class="stage"><h3>{title}</h3><p>{sentence}</p>{below}</article>'
 
 
 def evidence(pair: Pair, words: Words) -> str:
@@ -62,8 +76,8 @@ def evidence(pair: Pair, words: Words) -> str:
     rows = [_evidence(name, one, words) for name, stage in pair.stages.items() for one in stage.evidence]
     if not rows:
         return ""
-    head = ("stage", "test", "value", "chance", "known", "what")
-    return table([words(name) for name in head], rows, numeric=(2,))
+    head = [words("stage"), words("test"), words("value"), "p", words("known"), words("what")]
+    return table(head, rows, numeric=(2, 3))
 
 
 def _evidence(stage: str, one: Evidence, words: Words) -> tuple[Any, ...]:
@@ -71,7 +85,7 @@ def _evidence(stage: str, one: Evidence, words: Words) -> tuple[Any, ...]:
     if one.assumption:
         said += f"<small>{text(words('assumption'))}: {text(one.assumption)}</small>"
     value = "" if one.value is None else f"{one.value:.4g}"
-    p = "" if one.p_value is None else chance(one.p_value, words.language)
+    p = "" if one.p_value is None else "< 1e-06" if one.p_value < LEAST_P else f"{one.p_value:.2g}"
     return words(stage), one.test, value, p, words(one.tier), Html(said)
 
 
@@ -94,7 +108,9 @@ def delta(pair: Pair, words: Words) -> str:
     """How far each layer lies from the reference's, where the two were brought into one basis."""
     weights = pair.stages.get("weights")
     rows = charts.by_layer(weights.detail.get("delta") or ()) if weights else []
-    return _lead(words("delta_lead")) + figure(charts.delta_bars(rows, words)) if rows else ""
+    if not rows:
+        return ""
+    return _lead(words("delta_lead", end=charts.share(charts.scale_of(rows)))) + figure(charts.delta_bars(rows, words))
 
 
 def rename_map(pair: Pair, words: Words) -> str:
@@ -114,8 +130,6 @@ def rename_map(pair: Pair, words: Words) -> str:
 
 def control(pair: Pair, words: Words) -> str:
     """What became of the control."""
-    from nacre.lifecycle.audit.sentences import reason
-
     state = "fired" if pair.control.get("fired") else "ok" if pair.control.get("ran") else "none"
     why = reason(str(pair.control.get("why", "")), words.language)
     return f"<p>{text(words(f'control_{state}', why=why))}</p>"
@@ -157,7 +171,8 @@ def _short(digest: str) -> str:
 
 
 def _chance(stage: StageVerdict | None, words: Words) -> str:
-    return "" if stage is None or stage.p_value is None else chance(stage.p_value, words.language)
+    is_claim = stage is not None and stage.p_value is not None and stage.verdict in CLAIMS
+    return chance(stage.p_value, words.language) if is_claim and stage and stage.p_value is not None else ""
 
 
 def _lead(sentence: str) -> str:
