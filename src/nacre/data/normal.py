@@ -15,9 +15,7 @@ def normal(text: str) -> str:
 
     Idempotent (tested). Punctuation stays, in its compatibility form: `好，` is `好,` but `好!` is not `好?`.
     """
-    folded = (
-        text.casefold()
-        if text.isascii()
-        else unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    )
+    if text.isascii():
+        return " ".join(text.casefold().split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return _HAN_SPACE.sub("", " ".join(folded.split()))

@@ -128,6 +128,14 @@ def test_an_extension_behind_kept_special_tokens_is_derived() -> None:
     assert (found.verdict, found.kind, found.tier) == ("DERIVED", "vocabulary-extended", "calibrated")
 
 
+def test_tokens_added_by_hand_give_the_same_word_in_both_directions() -> None:
+    base = _bpe(_tokens(800, 1))
+    more = Vocabulary("bpe", "bytes", base.ids, base.learned, base.special, {"new": 5000})
+    found = [compare_vocabularies(more, base), compare_vocabularies(base, more)]
+    assert [one.verdict for one in found] == ["DERIVED", "DERIVED"]
+    assert all(one.kind == "vocabulary-extended" and "cannot be told apart" in one.text for one in found)
+
+
 def test_a_pruned_vocabulary_is_derived_although_no_id_is_kept() -> None:
     base = _tokens(1500, 1)
     rng = random.Random(3)
@@ -195,5 +203,6 @@ def test_known_pairs_of_real_tokenizers(shared_data: Path) -> None:
     assert verdict("bert-base-chinese/vocab.txt", "bge-large-zh/tokenizer.json") == "IDENTICAL"
     assert verdict("llama2/tokenizer.json", "ggml-vocab/ggml-vocab-llama-spm.gguf") == "IDENTICAL"
     assert verdict("mistral-v3/tokenizer.model", "mistral-v1/tokenizer.model") == "DERIVED"
+    assert verdict("mistral-v1/tokenizer.model", "mistral-v3/tokenizer.model") == "DERIVED"
     assert verdict("mistral-v1/tokenizer.model", "llama2/tokenizer.json") == "NO_EVIDENCE"
     assert verdict("minimind/tokenizer.json", "xlnet/spiece.model") == "NO_EVIDENCE"

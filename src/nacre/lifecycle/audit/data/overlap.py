@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nacre.data.dedup import DedupConfig, find_clusters
 from nacre.data.report import shorten
 from nacre.data.rows import Row
-from nacre.lifecycle.audit.data.texts import Texts, texts_of
+from nacre.lifecycle.audit.data.texts import plain_text, texts_of
 from nacre.metrics.bootstrap import wilson
 
 Hashes = NDArray[np.uint64]
@@ -31,7 +31,7 @@ class OverlapConfig:
 
     near_threshold: float = 0.8
     near_rows: int = 40_000
-    near_mib: int = 24
+    near_mib: int = 16
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,13 @@ class Overlap:
     near_is_sampled: bool
 
 
-def scan(rows: Iterable[Row]) -> Scan:
-    """Hashes of every row, in one pass."""
+def scan(rows: Iterable[Row], hear: Callable[[Row], None] | None = None) -> Scan:
+    """Hashes of every row, in one pass; `hear` is given every row on the way."""
     whole, own, owner = array("Q"), array("Q"), array("q")
     empty = n_characters = 0
     for row in rows:
+        if hear is not None:
+            hear(row)
         texts = texts_of(row)
         if not texts.text:
             empty += 1
@@ -122,28 +124,25 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     return found.low, found.high
 
 
-class Rows:
-    """Something that gives the same rows at every pass."""
+def overlap(
+    subject: Iterable[Row],
+    reference: Iterable[Row],
+    config: OverlapConfig | None = None,
+    hear: tuple[Callable[[Row], None], Callable[[Row], None]] | None = None,
+) -> Overlap:
+    """Compares two sets of rows; both are passed over twice, so give a list or a `DataSet` view, no iterator.
 
-    def __init__(self, again: Iterable[Row]) -> None:
-        self._again = again
-
-    def texts(self) -> Iterator[Texts]:
-        """The texts of rows that have any, in order."""
-        return (texts for row in self._again if (texts := texts_of(row)).text)
-
-
-def overlap(subject: Iterable[Row], reference: Iterable[Row], config: OverlapConfig | None = None) -> Overlap:
-    """Compares two sets of rows; both are passed over twice, so give a list or a `DataSet` view, no iterator."""
+    `hear` is given every row of the subject, and of the reference, once.
+    """
     config = config or OverlapConfig()
-    ours, theirs = scan(subject), scan(reference)
+    ours, theirs = (scan(rows, hear and hear[side]) for side, rows in enumerate((subject, reference)))
     common = _boilerplate(ours, theirs)
     same_a, same_b = np.isin(ours.whole, theirs.whole), np.isin(theirs.whole, ours.whole)
     telling_a, telling_b = _telling(ours, theirs, common), _telling(theirs, ours, common)
     text_a = _Drawn(ours, telling_a | same_a, config)
     text_b = _Drawn(theirs, telling_b | same_b, config)
-    text_a.read(Rows(subject))
-    text_b.read(Rows(reference))
+    text_a.read(subject)
+    text_b.read(reference)
     near_a, near_b = _near(text_a, text_b, config)
     return Overlap(
         _found(ours, same_a, telling_a, near_a, text_a),
@@ -184,16 +183,17 @@ class _Drawn:
         self.texts: list[str] = []
         self.samples: list[str] = []
 
-    def read(self, rows: Rows) -> None:
-        limit = int(self.rate * 2**64)
-        if limit == 0 and not self.found.any():
+    def read(self, rows: Iterable[Row]) -> None:
+        if self.rate == 0 and not self.found.any():
             return
-        for number, texts in enumerate(rows.texts()):
-            if self.found[number]:
-                if len(self.samples) < SAMPLES:
-                    self.samples.append(shorten(texts.text.replace("\n", " ⏎ ")))
-            elif texts.whole < limit or self.rate >= 1:
-                self.texts.append(texts.text)
+        drawn = ~self.found & (self.whole <= np.uint64(min(self.rate * 2**64, 2**64 - 1)))
+        wanted = np.where(self.found, 1, np.where(drawn, 2, 0)).tolist()
+        texts = (text for row in rows if (text := plain_text(row)))
+        for what, text in zip(wanted, texts, strict=True):
+            if what == 1 and len(self.samples) < SAMPLES:
+                self.samples.append(shorten(text.replace("\n", " ⏎ ")))
+            elif what == 2:
+                self.texts.append(text)
 
 
 def _near(ours: _Drawn, theirs: _Drawn, config: OverlapConfig) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from nacre.data.rows import Row
 from nacre.errors import NacreError
 from nacre.lifecycle.audit.data.contamination import Contamination, contamination
 from nacre.lifecycle.audit.data.overlap import Found, Overlap, OverlapConfig, overlap
-from nacre.lifecycle.audit.data.teachers import Voices, listen
+from nacre.lifecycle.audit.data.teachers import Voices
 from nacre.lifecycle.audit.data.texts import DataSet, require_rows
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
@@ -54,7 +54,9 @@ def compare(subject: Subject, reference: Subject, config: OverlapConfig | None =
 def compare_sets(subject: DataSet, reference: DataSet, config: OverlapConfig | None = None) -> StageVerdict:
     """The verdict on two data sets: overlap both ways, contamination of test splits, teachers, refusals."""
     config = config or OverlapConfig()
-    found = overlap(View(subject), View(reference), config)
+    heard = {"subject": Voices(), "reference": Voices()}
+    hear = (heard["subject"].add, heard["reference"].add)
+    found = overlap(View(subject), View(reference), config, hear)
     if not found.subject.rows or not found.reference.rows:
         return untestable(STAGE, "a data set has no text in its rows")
     evidence = [*_overlap_evidence(found)]
@@ -68,7 +70,7 @@ def compare_sets(subject: DataSet, reference: DataSet, config: OverlapConfig | N
     if found.near_is_sampled:
         not_tested.append("near-duplicates of all rows: they were looked for in a part drawn by hash, a lower bound")
     for name, side in (("subject", subject), ("reference", reference)):
-        voices = listen(View(side))
+        voices = heard[name]
         detail[f"voices_{name}"] = voices.to_dict()
         evidence += _voice_evidence(name, voices)
         if side.n_unread:

@@ -105,6 +105,25 @@ class Voices:
         """Share of the named rows that scrub would have acted on; None where none was found."""
         return self.scrubbed / self.named if self.named else None
 
+    def add(self, row: Row) -> None:
+        """Counts what the answers of a row say."""
+        self.rows += 1
+        texts = answers_of(row)
+        if not texts:
+            return
+        self.rows_with_answers += 1
+        _refusal(texts, self)
+        hits = [hit for text in texts for hit in self_identifications(text)]
+        by_scrub = [name for text in texts for name, _ in find(text)]
+        if hits:
+            self.named += 1
+            self.scrubbed += bool(by_scrub)
+            for teacher, sample in dict(hits).items():
+                self.teachers[teacher] += 1
+                _sample(self, teacher, sample)
+        elif by_scrub:
+            self.generic += 1
+
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "teachers": dict(self.teachers.most_common()), "scrub_recall": self.scrub_recall}
 
@@ -113,22 +132,7 @@ def listen(rows: Iterable[Row]) -> Voices:
     """Teachers and refusals in the answers of the rows, in one pass."""
     voices = Voices()
     for row in rows:
-        voices.rows += 1
-        texts = answers_of(row)
-        if not texts:
-            continue
-        voices.rows_with_answers += 1
-        _refusal(texts, voices)
-        hits = [hit for text in texts for hit in self_identifications(text)]
-        by_scrub = [name for text in texts for name, _ in find(text)]
-        if hits:
-            voices.named += 1
-            voices.scrubbed += bool(by_scrub)
-            for teacher, sample in dict(hits).items():
-                voices.teachers[teacher] += 1
-                _sample(voices, teacher, sample)
-        elif by_scrub:
-            voices.generic += 1
+        voices.add(row)
     return voices
 
 

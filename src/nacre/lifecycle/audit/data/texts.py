@@ -35,6 +35,7 @@ NO_TEXT = {
 }
 # A text from this length on is its author's own: shorter ones occur in unrelated sets (thanks, yes, 你好).
 OWN_WORDS, OWN_CHARACTERS = 8, 12
+LONG_WORDS = 24
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "val": "valid", "test": "test"}
 
 
@@ -54,6 +55,11 @@ def texts_of(row: Row) -> Texts:
     hashes = sorted({digest64(text) for text in found})
     own = tuple(sorted({digest64(text) for text in found if is_own(text)}))
     return Texts(digest64(" ".join(f"{value:016x}" for value in hashes)), own, "\n".join(found))
+
+
+def plain_text(row: Row) -> str:
+    """The texts of a row as they are written, a line each; empty exactly where `texts_of` finds none."""
+    return "\n".join(text for text in leaves(row) if text.strip())
 
 
 def leaves(row: Row) -> Iterator[str]:
@@ -79,6 +85,8 @@ def is_own(text: str) -> bool:
     """Whether a text is too long to be written twice by chance."""
     if len(text) < OWN_CHARACTERS:
         return False
+    if text.count(" ") >= LONG_WORDS:  # no need to count units one by one
+        return True
     units = units_of(text)
     return len(units.ids) >= (OWN_CHARACTERS if units.mostly_han else OWN_WORDS)
 

@@ -127,7 +127,7 @@ def _derived(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: f
             "a common ancestor, the same corpus under other settings, or a changed copy",
             p,
         )
-    small, large = (subject, reference) if len(subject.learned) <= len(reference.learned) else (reference, subject)
+    small, large = sorted((subject, reference), key=lambda one: (len(one.learned), len(one)))
     if _is_longer_training(small, large, found):
         return _inconclusive(f"one vocabulary begins with the whole other one; {SAME_CORPUS}, to a larger size", p)
     is_shorter = small is subject and len(small.learned) < len(large.learned)
@@ -137,6 +137,8 @@ def _derived(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: f
         f"{found.shared:,} learned tokens are shared, all in the same order, "
         f"{found.same_id:.0%} of the smaller vocabulary's with the same id"
     )
+    if len(small.learned) == len(large.learned) and found.prefix == len(small.learned):
+        what += f"; tokens were added by hand to a vocabulary that is otherwise the same ({SAME_CORPUS})"
     return StageVerdict(
         STAGE, "DERIVED", f"{what}; who was first is not told", kind=kind, share=share, p_value=p, tier="calibrated"
     )
@@ -145,7 +147,7 @@ def _derived(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: f
 def _is_longer_training(small: Vocabulary, large: Vocabulary, found: Similarity) -> bool:
     """Whether training on for longer explains the larger one: it begins with all of the smaller one, and none of the
     smaller's tokens after the learned ones (characters, special tokens) kept its place before learned ones."""
-    if found.prefix < len(small.learned):
+    if found.prefix < len(small.learned) or len(small.learned) == len(large.learned):
         return False
     if small.algorithm != "bpe" or large.algorithm != "bpe":
         return False
@@ -156,8 +158,7 @@ def _is_longer_training(small: Vocabulary, large: Vocabulary, found: Similarity)
     beyond = max((large.ids[token] for token in large.learned), default=0)
     kept = [i for token, i in after.items() if large.ids.get(token) == i < beyond]
     kept += [i for token, i in by_hand.items() if everything.get(token) == i < beyond]
-    extra = len(large.added.keys() - small.added.keys()) and len(large.learned) == len(small.learned)
-    return not kept and not extra
+    return not kept
 
 
 def _unrelated(subject: Vocabulary, reference: Vocabulary, algorithms: set[Algorithm], p: float) -> StageVerdict:
