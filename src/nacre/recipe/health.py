@@ -37,6 +37,7 @@ LOSSES = {
     "urllib3": "no model can be called by its address",
     "pypdf": "no PDF can be read",
     "qdrant_edge": "no graph over large indexes: search stays exact",
+    "gguf": "no quantised GGUF weights in audits; their headers are read without it",
     "qdrant_client": "no served vector database",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
 }
