@@ -122,7 +122,7 @@ def test_many_references_raise_the_p_value(family: dict[str, Kernel]) -> None:
     turned, parent = attacked(family["parent"], "rotate-hidden"), canonical_arrays(family["parent"])
     one, many = judged(turned, parent), judged(turned, parent, references=50)
     assert one.verdict == "DERIVED"
-    assert many.verdict != "DERIVED"
+    assert many.verdict == "INCONCLUSIVE"
     assert many.p_value == pytest.approx(50 * (one.p_value or 0))
 
 
