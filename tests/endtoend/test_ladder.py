@@ -163,6 +163,17 @@ def test_the_report_opens_offline_and_names_every_tier(result: LadderResult) -> 
     assert "<script" not in page
 
 
+def test_another_margin_is_another_report(place: Path, tmp_path: Path) -> None:
+    """The page says what was recommended: it must not be that of an earlier question."""
+    store, file = open_store(tmp_path / "store"), load(place / "task.yaml")
+    strict, again, lax = (
+        climb(file, store, LadderOptions(tiers=("baseline", "relay"), device="cpu", margin=margin)).report
+        for margin in (0.0, 0.0, 0.9)
+    )
+    assert strict == again
+    assert strict != lax
+
+
 def test_a_tier_that_fails_is_a_row_and_the_others_go_on(place: Path, tmp_path: Path) -> None:
     (place / "broken").mkdir(exist_ok=True)
     (place / "broken" / "config.json").write_text("{")

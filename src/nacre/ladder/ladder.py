@@ -85,7 +85,7 @@ def climb(file: TaskFile, store: Store, options: LadderOptions | None = None) ->
     language = options.language or file.task.language
     climbed = [_tier(ground, number, tier, language) for number, tier in enumerate(TIERS)]
     result = _result(ground, climbed, language, options.margin)
-    return keep(result, ground, [one for each in climbed for one in each.solved])
+    return keep(result, ground, [one for each in climbed for one in each.solved], options.margin)
 
 
 def _check_budget(file: TaskFile) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from nacre.data.write import write_json
@@ -21,10 +21,10 @@ from nacre.lifecycle.audit.result import as_object
 from nacre.lifecycle.audit.sentences import deciding
 from nacre.lifecycle.audit.verdict import Pair
 from nacre.lineage.durable import write_atomic
-from nacre.lineage.record import Cost, Parent, Record, fingerprint
+from nacre.lineage.record import Cost, Parent, Record
 from nacre.lineage.store import Store, check_name
-from nacre.lineage.workspace import begin, lock, publish
 from nacre.recipe import machine
+from nacre.recipe.report import keep_report
 
 STAGE, REVISION = "audit.report", 1
 RESULT, REPORT = "result.json", "report.html"
@@ -43,44 +43,32 @@ RELATIONS: Mapping[str, str] = {
 def record(pairs: Sequence[Pair], options: AuditOptions, store: Store) -> str:
     """Keeps an audit as `audit/NAME@VERSION` and gives that reference; one of the same bytes, stages and code that
     came to the same verdicts is kept once."""
-    name = artifact_name(pairs[0].subject)
-    parents = _parents(pairs)
-    config = {
-        "stages": list(options.stages), "alpha": options.alpha, "language": options.language,
-        "subject": pairs[0].subject, "verdicts": {pair.reference: pair.verdict for pair in pairs},
-        "code": machine.code_digest(),
-    }  # fmt: skip
-    value = fingerprint(STAGE, REVISION, config, options.seed, parents)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    with lock(store, name, lambda holder: None):
-        found = store.find(name, value)
-        if found is not None:
-            return found.ref
-        space = begin(store, name, value)
-        write_json(space.out / RESULT, as_object(pairs))
-        write_atomic(space.out / REPORT, render(pairs, options.language, created[:10]).encode())
-        made = publish(
-            store,
-            space,
-            Record(
-                name=name,
-                version=0,
-                kind="report",
-                digest="",
-                fingerprint=value,
-                parents=parents,
-                stage=STAGE,
-                revision=REVISION,
-                config=config,
-                seed=options.seed,
-                cost=Cost(sum(float(pair.cost.get("seconds", 0.0)) for pair in pairs)),
-                versions=machine.describe_versions(),
-                machine=machine.describe_machine("cpu"),
-                created=created,
-                extra={"audit": told(pairs)},
-            ),
-        )
-    return made.ref
+    kept = Record(
+        name=artifact_name(pairs[0].subject),
+        version=0,
+        kind="report",
+        digest="",
+        parents=_parents(pairs),
+        stage=STAGE,
+        revision=REVISION,
+        config={
+            "stages": list(options.stages), "alpha": options.alpha, "language": options.language,
+            "subject": pairs[0].subject, "verdicts": {pair.reference: pair.verdict for pair in pairs},
+            "code": machine.code_digest(),
+        },
+        seed=options.seed,
+        cost=Cost(sum(float(pair.cost.get("seconds", 0.0)) for pair in pairs)),
+        machine=machine.describe_machine("cpu"),
+        created=created,
+        extra={"audit": told(pairs)},
+    )  # fmt: skip
+
+    def write(folder: Path) -> None:
+        write_json(folder / RESULT, as_object(pairs))
+        write_atomic(folder / REPORT, render(pairs, options.language, created[:10]).encode())
+
+    return keep_report(store, kept, write).ref
 
 
 def told(pairs: Sequence[Pair]) -> dict[str, Any]:
