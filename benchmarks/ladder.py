@@ -2,6 +2,7 @@
 
     python benchmarks/ladder.py desk
     python benchmarks/ladder.py tasks/banking77.yaml tasks/law.yaml --store /somewhere
+    python benchmarks/ladder.py tasks/banking77.yaml --tiers relay --bare-labels
 
 Tiers that an earlier climb made this way are taken from the store; their recorded seconds count all the same, and
 `made_now` says that the wall time is not that of a whole climb.
@@ -13,6 +14,7 @@ import argparse
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import record
@@ -45,11 +47,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="+", help="task files, or names of the package's tasks")
     parser.add_argument("--store", help="default: $NACRE_HOME, else .nacre")
+    parser.add_argument("--tiers", default="", help="only these, as A,B")
+    parser.add_argument("--bare-labels", action="store_true", help="without the descriptions; the task's name says so")
     args = parser.parse_args()
+    tiers = tuple(name for name in args.tiers.split(",") if name)
     where = record.machine(["torch", "nacre"]) | {"threads": os.environ.get("OMP_NUM_THREADS", "all")}
     for task in args.tasks:
         watcher, began = Counting(), time.monotonic()
-        result = climb(load(task), open_store(args.store, fetch=True), LadderOptions(watcher=watcher))
+        file = load(task)
+        if args.bare_labels:
+            file = replace(file, task=replace(file.task, name=f"{file.name}-bare-labels", descriptions={}))
+        options = LadderOptions(tiers=tiers, watcher=watcher)
+        result = climb(file, open_store(args.store, fetch=True), options)
         whole = {"wall_s": round(time.monotonic() - began), "made_now": f"{watcher.made} of {watcher.steps} steps"}
         record.append("ladder", [where | whole | row for row in rows_of(result)])
         print(result.recommended.why)
