@@ -2,6 +2,7 @@
 
     python benchmarks/audit_bank.py build --part hour --out BANK       # trains the models that are not there yet
     python benchmarks/audit_bank.py calibrate --part hour --out BANK   # null statistics -> calibration.json
+    python benchmarks/audit_bank.py develop --part hour --out BANK     # the same side's derived pairs: to mend rules on
     python benchmarks/audit_bank.py report --part hour --out BANK      # the other side -> docs/audit/bank.md
 
 Every model and every measured pair is one file: killed and started again it goes on, and two processes can share a
@@ -26,11 +27,17 @@ from nacre.errors import NacreError
 
 MEASURE, PROBES = "audit_bank_parts.stage:measure", "audit_bank_parts.stage:probes"
 
+# Code that judges statistics and makes none.
+NOT_IN_A_STATISTIC = (
+    "policy.py", "kinds.py", "delta.py", "align.py", "levels.py", "attention.py", "control.py", "mixture.py",
+    "direction.py",
+)  # fmt: skip
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; 0, or the exit code of the error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("build", "calibrate", "report"))
+    parser.add_argument("command", choices=("build", "calibrate", "develop", "report"))
     parser.add_argument("--part", choices=sorted(PARTS), default="hour")
     parser.add_argument("--out", type=Path, required=True, help="the bank's folder")
     parser.add_argument("--measure", help="module:function that judges two folders")
@@ -42,11 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     part, bank = PARTS[given.part], given.out / given.part
     try:
         if given.command == "build":
-            build(_needed(part, [*_nulls(part), *pairs(part, "report")]), bank)
+            build(specs(part), bank)
         elif given.command == "calibrate":
             how = given.measure or PROBES
-            rows = judge(part, _nulls(part), bank, how, code_digest(how))
+            rows = judge(part, _nulls(part), bank, how, code_digest(how, NOT_IN_A_STATISTIC))
             calibrating.write(given.table, part, rows, bank)
+        elif given.command == "develop":
+            develop(part, bank, given)
         else:
             report(part, bank, given)
     except NacreError as error:
@@ -75,27 +84,49 @@ def build(wanted: Iterable[Spec], bank: Path) -> None:
 def judge(part: Part, wanted: list[Pair], bank: Path, measure: str, key: str) -> list[Row]:
     """The rows of pairs, with their models built first."""
     build(_needed(part, wanted), bank)
-    rows = []
-    for number, pair in enumerate(wanted, 1):
-        rows.append(measured(pair, bank, measure, key))
-        if number % 50 == 0 or number == len(wanted):
-            print(f"{time.strftime('%H:%M:%S')} {number} of {len(wanted)} pairs", file=sys.stderr, flush=True)
-    return rows
+    rows: dict[str, Row] = {}
+    todo = list(wanted)
+    while todo:
+        later = []
+        for pair in todo:
+            with claimed(bank / "pairs" / pair.side / pair.name) as free:
+                if free:
+                    rows[pair.name] = measured(pair, bank, measure, key)
+                else:
+                    later.append(pair)
+            if free and (len(rows) % 50 == 0 or len(rows) == len(wanted)):
+                print(f"{time.strftime('%H:%M:%S')} {len(rows)} of {len(wanted)} pairs", file=sys.stderr, flush=True)
+        todo = later
+    return [rows[pair.name] for pair in wanted]
+
+
+def develop(part: Part, bank: Path, given: argparse.Namespace) -> None:
+    """Judges what descends from something on the calibration side, and prints: rules are mended on it, never on the
+    other side."""
+    related = [pair for pair in pairs(part, "calibration") if pair.truth != "stranger"]
+    _print(_verdicts(part, related, bank, given))
 
 
 def report(part: Part, bank: Path, given: argparse.Namespace) -> None:
     """Judges the report side with the table of the calibration side, and writes the page."""
-    table, how = calibrating.load(given.table), given.measure or MEASURE
-    stage.TABLE = given.table
-    key = code_digest(how) + calibrating.digest(given.table)
-    wanted = [pair for pair in pairs(part, "report") if given.only is None or given.only in pair.group]
-    rows = judge(part, wanted, bank, how, key)
+    rows = _verdicts(part, pairs(part, "report"), bank, given)
     if given.only is None:
-        reporting.write(given.page, part, rows, table, bank)
+        reporting.write(given.page, part, rows, calibrating.load(given.table), bank)
         calibrating.add_power(given.table, reporting.power(rows))
     else:
-        print(reporting.confusion(rows))
-        print(reporting.misses(rows))
+        _print(rows)
+
+
+def _verdicts(part: Part, wanted: list[Pair], bank: Path, given: argparse.Namespace) -> list[Row]:
+    how = given.measure or MEASURE
+    stage.TABLE = given.table
+    key = code_digest(how) + calibrating.digest(given.table)
+    return judge(part, [one for one in wanted if given.only is None or given.only in one.group], bank, how, key)
+
+
+def _print(rows: list[Row]) -> None:
+    print(reporting.confusion(rows))
+    print(reporting.misses(rows))
 
 
 def _nulls(part: Part) -> list[Pair]:

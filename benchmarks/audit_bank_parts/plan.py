@@ -94,14 +94,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Part:
-    """How much of the bank: seeds per recipe and size on either side, how many models of a side become parents, and for
-    how long to train. The calibration side needs more: its p-values can be no smaller than one over its pairs."""
+    """How much of the bank: seeds per recipe and size on either side, how many models of either side become parents,
+    and for how long to train. p-values can be no smaller than one over the calibration side's pairs, and no rate of
+    error is known better than one over the report side's."""
 
     name: str
     sizes: tuple[Size, ...]
     corpora: tuple[str, ...]
     seeds: tuple[int, int]
-    parents: int
+    parents: tuple[int, int]
     steps: int
 
 
@@ -112,10 +113,12 @@ _WIDE = Size("wide", 128, 6, 8, 2, 344, tied=False)
 PARTS = {
     one.name: one
     for one in (
-        Part("pico", (_TINY,), ("desk",), seeds=(2, 2), parents=1, steps=12),
-        Part("desk", (_SMALL, _GROUPED), ("desk",), seeds=(15, 6), parents=2, steps=120),
-        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=(8, 4), parents=3, steps=120),
-        Part("night", (_SMALL, _GROUPED, _WIDE), ("desk", "books", "poetry"), seeds=(9, 9), parents=9, steps=400),
+        Part("pico", (_TINY,), ("desk",), seeds=(2, 2), parents=(1, 1), steps=12),
+        Part("desk", (_SMALL, _GROUPED), ("desk",), seeds=(15, 6), parents=(2, 2), steps=120),
+        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=(13, 13), parents=(4, 12), steps=120),
+        Part(
+            "night", (_SMALL, _GROUPED, _WIDE), ("desk", "books", "poetry"), seeds=(13, 13), parents=(9, 24), steps=400
+        ),
     )
 }
 
@@ -155,7 +158,7 @@ def bases(part: Part, side: SideName) -> list[Spec]:
 def parents(part: Part, side: SideName) -> list[Spec]:
     """The models that others derive from: the first seeds of every recipe and size in turn."""
     by_seed = sorted(bases(part, side), key=lambda one: int(one.name.rpartition("-")[2]))
-    return by_seed[: part.parents]
+    return by_seed[: part.parents[SIDES.index(side)]]
 
 
 RANKS = (1, 2, 4, 8, 16)
@@ -213,6 +216,10 @@ def pairs(part: Part, side: SideName) -> list[Pair]:
     for parent in parents(part, side):
         found += _twin_pairs(parent) + _tuned_pairs(parent) + _attacked_pairs(parent) + _merged_pairs(parent)
         found += _diluted_pairs(parent)
+    if side == "report":
+        known = {pair.name for pair in found}
+        more = (pair for one in bases(part, side) for pair in _attacked_pairs(one) if pair.steps in ON_EVERY_MODEL)
+        found += [pair for pair in more if pair.name not in known]
     return found
 
 
@@ -275,6 +282,14 @@ def _derived(parent: Spec, group: str, kinds: tuple[str, ...], **more: Any) -> P
     return Pair(name, parent.side, group, source, parent.name, words, kinds, **more)
 
 
+# What no training is needed for is asked of every model of the report side, so that rates are known well.
+ON_EVERY_MODEL = tuple(
+    (one,)
+    for one in (
+        *("rename", "permute-hidden", "permute-neurons", "fold-gains", "rotate-hidden", "all-bases"),
+        *("int8", "int4", "prune-0.5", "prune-0.7"),
+    )
+)
 FILES = ("rename", "reshard", "transpose", "pack", "split", "extra-tensors", "decoy", "edit-config", "bf16")
 # Chains: attacks on the parent or on one of its children.
 CHAINS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
