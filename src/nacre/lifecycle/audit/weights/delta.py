@@ -4,13 +4,11 @@ merge or noise leaves behind. Kinds are told from these numbers by `kinds.py`.""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from nacre.lifecycle.audit.weights.align import Aligned, Alignment, aligned
 from nacre.lifecycle.audit.weights.levels import is_half, pattern, rounding, zero_share
@@ -124,18 +122,3 @@ def low_rank(difference: Doubles, floor: float = 0.0) -> tuple[int, float, float
 def _kurtosis(values: Doubles) -> float:
     centred = values - values.mean()
     return float(np.mean(centred**4) / (np.mean(centred**2) ** 2 + 1e-300) - 3.0)
-
-
-def merge_shares(subject: Side, parents: Sequence[Side], over: Alignment, settings: Settings) -> Mapping[str, Any]:
-    """Non-negative shares of known parents in the subject, all in one basis: the mean over matrices with a 95 %
-    interval, and by layer (non-negative least squares)."""
-    sources = [list(aligned(parent, subject, over, settings)) for parent in parents]
-    rows: list[tuple[int | None, Doubles]] = []
-    for group in zip(*sources, strict=True):
-        weights = np.stack([one.a.ravel() for one in group], axis=1).astype(np.float64)
-        rows.append((group[0].layer, nnls(weights, group[0].b.ravel().astype(np.float64))[0]))
-    shares = np.stack([row for _, row in rows])
-    mean, error = shares.mean(axis=0), 1.96 * shares.std(axis=0, ddof=1) / math.sqrt(len(shares))
-    by_layer = {str(layer): np.mean([row for one, row in rows if one == layer], axis=0).tolist() for layer, _ in rows}
-    return {"shares": mean.tolist(), "low": (mean - error).tolist(), "high": (mean + error).tolist(),
-            "by_layer": by_layer}  # fmt: skip
