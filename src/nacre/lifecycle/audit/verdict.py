@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from nacre.lifecycle.audit.said import say
 from nacre.metrics.multiple import holm as holm
 
 Word = Literal[
@@ -54,7 +55,8 @@ class StageVerdict:
     """What one stage concludes. `kind` (one of KINDS) and `share` (0..1) belong to DERIVED.
 
     `text` is the verdict in a sentence, `reason` why it is UNTESTABLE or INCONCLUSIVE, `power` the weakest derivation
-    that NO_EVIDENCE would have caught, `not_tested` what else was left open, each a sentence.
+    that NO_EVIDENCE would have caught, `not_tested` what else was left open, `notes` what the tests took as given or
+    found on their way (which tokens are shared, say): each a sentence, of `said.py` where it holds values.
     """
 
     stage: str
@@ -69,11 +71,12 @@ class StageVerdict:
     reason: str | None = None
     power: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def untestable(stage: str, reason: str) -> StageVerdict:
     """The verdict of a stage that lacks what it needs."""
-    return StageVerdict(stage, "UNTESTABLE", f"could not be tested: {reason}", reason=reason)
+    return StageVerdict(stage, "UNTESTABLE", say("could not be tested: {reason}", reason=reason), reason=reason)
 
 
 @dataclass(frozen=True)
