@@ -218,8 +218,8 @@ def pairs(part: Part, side: SideName) -> list[Pair]:
         found += _diluted_pairs(parent)
     if side == "report":
         known = {pair.name for pair in found}
-        more = (pair for one in bases(part, side) for pair in _attacked_pairs(one) if pair.steps in ON_EVERY_MODEL)
-        found += [pair for pair in more if pair.name not in known]
+        more = (pair for one in bases(part, side) for pair in _attacked_pairs(one) if pair.source == one.name)
+        found += [pair for pair in more if pair.steps in ON_EVERY_MODEL and pair.name not in known]
     return found
 
 
