@@ -15,6 +15,7 @@ from nacre.errors import CheckpointError, NacreError, ReferenceNotFound
 from nacre.lifecycle.audit.readers import files, folder, gguf, index
 from nacre.lifecycle.audit.readers.adapter import AdaptedSource
 from nacre.lifecycle.audit.readers.files import shown
+from nacre.lifecycle.audit.readers.joined import JoinedSource, joined_infos, parts_of
 from nacre.lifecycle.audit.readers.ranges import RangeSource
 from nacre.lifecycle.audit.readers.strict_json import parse_object
 from nacre.lifecycle.audit.subject import Subject
@@ -127,9 +128,21 @@ def _take(found: index.Found | None, parts: _Parts) -> None:
         parts.missing["weights"] = found.problem
     elif found.extents:
         parts.tensors = RangeSource(found.extents)
+    _join(parts)
     packed = sorted({extent.path for extent in found.extents.values() if extent.path.suffix == ".gguf"})
     if packed:
         _take_gguf(packed[0], parts)
+
+
+def _join(parts: _Parts) -> None:
+    """Matrices that lie in several tensors of their rows are one tensor from here on."""
+    pieces = parts_of(parts.infos)
+    if pieces:
+        parts.infos = joined_infos(parts.infos, pieces)
+        if parts.tensors is not None:
+            parts.tensors = JoinedSource(parts.tensors, pieces)
+        parts.notes.append(f"{len(pieces)} matrices lie in {sum(map(len, pieces.values()))} tensors of their rows: "
+                           "read as matrices")  # fmt: skip
 
 
 def _take_gguf(path: Path, parts: _Parts) -> None:
@@ -145,6 +158,7 @@ def _open_file(path: Path, parts: _Parts) -> None:
     kind = _kind(path)
     if kind == "index":
         parts.infos = index.names_only(index.read_index(path))
+        _join(parts)
         parts.missing["weights"] = f"{shown(path.name)} alone names {len(parts.infos)} tensors and holds none"
     elif kind == "config":
         parts.config = folder.read_config(path, parts.notes)
