@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nacre.cli.terminal import coloured, duration, number, size, table
-from nacre.lifecycle.audit.report.content import cost_rows, not_tested
-from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, names, stage_sentence
+from nacre.lifecycle.audit.report.content import control, cost_rows, name_of_test, not_tested, notes
+from nacre.lifecycle.audit.said import spoken
+from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, names, stage_sentence, summary
 from nacre.lifecycle.audit.verdict import Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 
@@ -24,14 +25,19 @@ def lines(pairs: Sequence[Pair], words: Words) -> Iterator[str]:
     """The whole answer, a line at a time; of several references a table first, then the strongest in full."""
     if len(pairs) > 1:
         yield coloured(words("ranking"), "bold")
-        rows = [[pair.verdict, _chance(deciding(pair), words), names(pair)[1], pair.reference] for pair in pairs]
-        yield table(rows, (words("verdict"), words("chance"), words("reference"), ""))
+        rows = [
+            [pair.verdict, _chance(deciding(pair), words), _p_of(deciding(pair)), names(pair)[1], pair.reference]
+            for pair in pairs
+        ]
+        corrected = words("corrected_p", n=f"{len(pairs):,}")
+        yield table(rows, (words("verdict"), words("chance"), corrected, words("reference"), ""))
         yield ""
     yield from _pair(pairs[0], words)
 
 
 def _pair(pair: Pair, words: Words) -> Iterator[str]:
-    yield f"{coloured(pair.verdict, _COLOURS[pair.verdict])}  {pair.summary}"
+    yield f"{coloured(pair.verdict, _COLOURS[pair.verdict])}  {spoken(summary(pair), words.language)}"
+    yield f"{words('means')}: {words(f'means_{pair.verdict}')}"
     yield ""
     rows = [
         [words(name), one.verdict, _chance(one, words), stage_sentence(one, words.language)]
@@ -41,14 +47,15 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
     evidence = [
         [
             words(name),
-            each.test,
-            "" if each.value is None else number(each.value),
+            spoken(name_of_test(each.test), words.language),
+            number(each.value),
             _p(each.p_value),
             words(f"tier_{each.tier}"),
-            each.text,
+            spoken(each.text, words.language),
         ]
         for name, one in pair.stages.items()
         for each in one.evidence
+        if each.value is not None
     ]
     if evidence:
         yield ""
@@ -56,8 +63,13 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
         yield table(evidence, head)
     yield ""
     yield coloured(words("untested"), "bold")
-    yield from (f"- {one}" for one in not_tested(pair, words))
-    yield f"- {words('control_' + _control(pair), why=pair.control.get('why', ''))}"
+    yield from (f"- {spoken(one, words.language)}" for one in not_tested(pair))
+    yield f"- {spoken(control(pair), words.language)}"
+    noted = notes(pair)
+    if noted:
+        yield ""
+        yield coloured(words("notes"), "bold")
+        yield from (f"- {spoken(one, words.language)}" for one in noted)
     yield ""
     shown = cost_rows(pair, words, duration, size)
     if shown:
@@ -76,14 +88,14 @@ def group_lines(grouped: Grouped) -> Iterator[str]:
         yield f"left out: {name}: {why}"
 
 
-def _control(pair: Pair) -> str:
-    return "fired" if pair.control.get("fired") else "ok" if pair.control.get("ran") else "none"
-
-
 def _chance(stage: StageVerdict | None, words: Words) -> str:
     if stage is None or stage.p_value is None or stage.verdict not in CLAIMS:
         return ""
     return f"{chance(stage.p_value, words.language)} ({words(f'tier_{stage.tier}') if stage.tier else ''})"
+
+
+def _p_of(stage: StageVerdict | None) -> str:
+    return "-" if stage is None or stage.p_value is None else _p(stage.p_value)
 
 
 def _p(p: float | None) -> str:

@@ -63,7 +63,8 @@ def test_the_terminal_says_every_stage_and_what_was_not_tested(
     for stage in ("kernel", "tokenizer", "weights", "data"):
         assert words(stage) in out
     assert words("untested") in out
-    assert words("service_open") in out
+    assert words("means_IDENTICAL") in out
+    assert ("Services: " if language == "en" else "服务：") in out
     assert "audit/ours@1" in out
 
 

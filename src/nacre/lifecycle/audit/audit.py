@@ -17,6 +17,7 @@ from nacre.lifecycle.audit.identity import identity
 from nacre.lifecycle.audit.kernel import canonicalise
 from nacre.lifecycle.audit.library import expanded
 from nacre.lifecycle.audit.opening import open_subject
+from nacre.lifecycle.audit.said import clauses, say
 from nacre.lifecycle.audit.sentences import summarise
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import LEAST_P, WORDS, Pair, StageVerdict, Word, overall, untestable
@@ -142,7 +143,7 @@ def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) 
 
 
 def _unread(ours: Opened, name: str | Path, error: NacreError, options: AuditOptions) -> Pair:
-    reason = f"{name}: {error.message}"
+    reason = say("{where}: {reason}", where=name, reason=error.message)
     stages = {stage: untestable(stage, reason) for stage in options.stages}
     digests = {"subject": ours.digest, "reference": None}
     pair = Pair(ours.subject.ref, str(name), stages, "UNTESTABLE", "", control=_control(None), digests=digests)
@@ -173,7 +174,7 @@ def _kernel(ours: Opened, theirs: Opened, count: int, options: AuditOptions) -> 
 
     for side in (ours, theirs):
         if side.canonical is None:
-            return untestable("kernel", f"{side.subject.ref}: {side.reason}")
+            return untestable("kernel", say("{where}: {reason}", where=side.subject.ref, reason=side.reason))
     assert ours.canonical is not None
     assert theirs.canonical is not None
     return compare(ours.subject, theirs.subject, ours.canonical, theirs.canonical)
@@ -189,9 +190,10 @@ def _weights(ours: Opened, theirs: Opened, count: int, options: AuditOptions) ->
     """The policy corrects for the number of references itself."""
     for side in (ours, theirs):
         if side.subject.tensors is None:
-            return untestable("weights", f"{side.subject.ref}: {side.subject.missing.get('weights', 'no weights')}")
+            lacking = side.subject.missing.get("weights", "there are no weights")
+            return untestable("weights", say("{where}: {reason}", where=side.subject.ref, reason=lacking))
         if side.canonical is None:
-            return untestable("weights", f"{side.subject.ref}: {side.reason}")
+            return untestable("weights", say("{where}: {reason}", where=side.subject.ref, reason=side.reason))
     from nacre.lifecycle.audit.weights.policy import Options, compare
     from nacre.lifecycle.audit.weights.side import Settings
 
@@ -216,8 +218,10 @@ def _for_all(one: StageVerdict, count: int, alpha: float) -> StageVerdict:
         return one
     p = min(1.0, one.p_value * count)
     if one.verdict == "DERIVED" and p > alpha:
-        reason = f"not decided: p = {one.p_value:.2g} for this reference alone, {p:.2g} for all {count}"
-        return replace(one, verdict="INCONCLUSIVE", kind=None, text=f"{reason}; {one.text}", reason=reason, p_value=p)
+        template = "not decided: p = {alone:.2g} for this reference alone, {p:.2g} for all {n}"
+        reason = say(template, alone=one.p_value, p=p, n=count)
+        text = clauses((reason, one.text))
+        return replace(one, verdict="INCONCLUSIVE", kind=None, text=text, reason=reason, p_value=p)
     return replace(one, p_value=p)
 
 

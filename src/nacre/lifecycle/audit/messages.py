@@ -1,4 +1,4 @@
-"""What the stages say, in English and Chinese side by side: the template that `say` is given, then its Chinese.
+"""What an audit says, in English and Chinese side by side: the template that `say` is given, then its Chinese.
 
 A sentence without placeholders is found by itself. Both languages name the same placeholders with the same formats.
 """
@@ -7,7 +7,119 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-MESSAGES: Mapping[str, str] = {
+_PAIR: Mapping[str, str] = {
+    "The weights of {a} are those of {b}: every tensor is the same, value for value.":
+        "{a} 的权重就是 {b} 的权重：每个张量的每个数值都相同。",
+    "The weights of {a} derive from {b}: {kind}. The files do not say who was first.":
+        "{a} 的权重派生自 {b}：{kind}。文件本身不说明孰先孰后。",
+    "{a} and {b} began from the same initial weights and were trained apart: neither derives from the other.":
+        "{a} 与 {b} 从相同的初始权重出发，各自训练：并非一方派生自另一方。",
+    "No sign was found that the weights of {a} derive from {b}. This is no proof of independence: {power}.":
+        "没有发现 {a} 的权重派生自 {b} 的迹象。这不等于证明两者独立：{power}。",
+    "Whether the weights of {a} derive from {b} could not be decided: {reason}.":
+        "{a} 的权重是否派生自 {b}，未能判定：{reason}。",
+    "{a} and {b} hold the same rows of text.": "{a} 与 {b} 的文本行相同。",
+    "{a} and {b} share more rows than chance explains: {share:.1%} of the rows of {a} stand in {b}. Both may have "
+    "taken them from a third set.":
+        "{a} 与 {b} 共有的文本行多于偶然：{a} 有 {share:.1%} 的行见于 {b}。两者也可能都取自第三个数据集。",
+    "No row of {a} was found in {b}. This is no proof of independence: {power}.":
+        "没有发现 {a} 的行见于 {b}。这不等于证明两者独立：{power}。",
+    "Whether the rows of {a} come from {b} could not be decided: {reason}.":
+        "{a} 的行是否来自 {b}，未能判定：{reason}。",
+    "{a} and {b} share a design, which public recipes explain. Nothing is said about weights: they could not be "
+    "compared.":
+        "{a} 与 {b} 的设计相同，公开的做法足以解释。权重未能比较，因此对权重不作任何结论。",
+    "Nothing could be decided about {a} and {b}: neither weights nor data could be compared.":
+        "关于 {a} 与 {b} 无法判定：权重与数据都未能比较。",
+    "{a} and {b} could not be compared at any stage.": "{a} 与 {b} 在任何阶段都无法比较。",
+    "The chance of such agreement between unrelated models is {chance} ({known}).":
+        "无关模型之间出现这种一致的概率{chance}（{known}）。",
+    "Sharing a design alone would say nothing.": "仅仅设计相同不说明任何问题。",
+    "Not tested: {stages}.": "未检验：{stages}。",
+    "what would have been caught is not known": "可检出的范围未知",
+    "below 1 in a million": "低于百万分之一",
+    "at most {p:.2g}": "至多 {p:.2g}",
+    "at most 1 in {n:,}": "至多 {n:,} 分之一",
+    "calibrated on {n:,} pairs known to be independent": "以 {n:,} 对已知独立的模型校准",
+    "not decided: p = {alone:.2g} for this reference alone, {p:.2g} for all {n}":
+        "未能判定：仅就这一参照 p = {alone:.2g}，就全部 {n} 个参照 p = {p:.2g}",
+}  # fmt: skip
+_REASONS: Mapping[str, str] = {
     "could not be tested: {reason}": "无法检验：{reason}",
     "{where}: {reason}": "{where}：{reason}",
+    "{stage}: {reason}.": "{stage}：{reason}。",
+    "{stage}, {test}: {reason}.": "{stage}，{test}：{reason}。",
+    "Services: this audit compares files; what an endpoint answers was not asked.":
+        "服务：本次审计只比较文件，没有询问任何服务端点。",
+    "An unrelated model of the reference's shape went through the same tests; none fired.":
+        "与参照形状相同的无关模型经过同样的检验，无一触发。",
+    "An unrelated model of the reference's shape set the tests off: the finding is void.":
+        "与参照形状相同的无关模型也触发了检验：结论无效。",
+    "No control was run: {why}.": "未作对照检验：{why}。",
+    "there is neither a config nor a tensor to tell it from": "既无配置也无张量",
+    "there is no tokenizer file": "没有分词器文件",
+    "there are no weights": "没有权重",
+    "there is no data set": "没有数据集",
+    "it was not asked for": "未要求检验",
+    "there is not enough memory for it": "内存不足",
+    "the weights were not compared": "权重未作比较",
+    "equal values need no control": "数值相等，无需对照",
+    "no test fired, so there was nothing to refute": "没有检验触发，无可反驳",
+    "no test fired on an unrelated model of the reference's shape": "与参照形状相同的无关模型未触发任何检验",
 }  # fmt: skip
+_KERNEL: Mapping[str, str] = {
+    "{found}; a shared design says nothing about weights": "{found}；设计相同并不说明权重的来源",
+    "the same kernel: design ({family}) and all sizes{basis}": "内核相同：设计（{family}）与各项尺寸都一致{basis}",
+    "the same design ({family}), {sizes}{basis}": "设计相同（{family}），{sizes}{basis}",
+    "other sizes ({names})": "尺寸不同（{names}）",
+    "no other size known to differ": "未见尺寸不同",
+    "different designs: {n} operations differ between {ours} and {theirs}{basis}":
+        "设计不同：{ours} 与 {theirs} 之间有 {n} 处运算不一样{basis}",
+    " (by tensor names; sizes are declared)": "（依据张量名称；尺寸为自行声明）",
+    " (declared by a config alone; nothing is proven)": "（仅由配置声明，未经证实）",
+    "{n} operations differ": "{n} 处运算不同",
+    "any layer whose operations differ by one": "任何一层中哪怕一处运算的差异",
+    "what only configs declare differs (activation, positions, scales): tensors cannot confirm it":
+        "仅由配置声明的内容不同（激活函数、位置编码、缩放）：张量无从证实",
+    "the {side}'s sizes: no shapes are known": "{side}的尺寸：形状未知",
+    "the {side}'s roles that shapes leave open: {roles}": "形状无法确定{side}中哪个张量是：{roles}",
+}  # fmt: skip
+_WEIGHTS: Mapping[str, str] = {
+    # exact
+    "{n} of {all} tensors ({share:.1%} of the parameters) are equal value for value":
+        "{all} 个张量中有 {n} 个（占参数的 {share:.1%}）逐值相等",
+    "two trainings that share nothing never end in the same 64 or more floating-point numbers":
+        "毫无共同之处的两次训练，不会得到相同的 64 个以上浮点数",
+    # basis
+    "no common basis: hidden sizes are {a} and {b}": "没有共同的基底：隐藏维度为 {a} 与 {b}",
+    "neurons keep their order with a rank correlation of {rho:.3f} in {n} pairs of layers":
+        "在 {n} 对层中，神经元保持原有次序，等级相关为 {rho:.3f}",
+    "training is equivariant under permutations of hidden neurons (independent initialisation, any optimiser that "
+    "treats them alike), and no one has sorted the neurons since":
+        "训练对隐藏神经元的置换是等变的（独立初始化，优化器对各神经元一视同仁），且此后无人重排神经元",
+    # invariant
+    "there are too few shared tokens to ask both models about": "共有词元太少，不足以向两个模型提问",
+    "gate and up projections agree on which neurons correspond: rho {rho:.3f} over {n} layer pairs":
+        "门投影与上投影对神经元对应关系的判断一致：{n} 对层上 rho 为 {rho:.3f}",
+    # body
+    "in the stack's own axes gate and up agree on which neurons correspond: rho {rho:.3f}":
+        "在各层自身的坐标轴上，门投影与上投影对神经元对应关系的判断一致：rho 为 {rho:.3f}",
+    "hidden sizes are {a} and {b}": "隐藏维度为 {a} 与 {b}",
+    "the hidden size {d} is above {most}, and eigenvectors would take minutes":
+        "隐藏维度 {d} 超过 {most}，计算特征向量需要数分钟",
+    "depths differ": "层数不同",
+    # polar
+    "no tokens are shared": "没有共有的词元",
+    "embeddings are {a} and {b} wide": "词嵌入的宽度为 {a} 与 {b}",
+    "the best rotation between the embeddings has a trace of {s:.3f} of its size":
+        "两个词嵌入之间的最佳旋转，其迹为最大值的 {s:.3f}",
+    # which tokens are the same
+    "one side has no tokenizer": "有一方没有分词器",
+    "a tokenizer cannot be read ({reason})": "有一个分词器无法读取（{reason}）",
+    "{why}, and the vocabularies are of {a:,} and {b:,} tokens": "{why}，且词表大小为 {a:,} 与 {b:,}",
+    "{why}: tokens of one id were taken to be the same": "{why}：编号相同的词元被视为同一词元",
+    "the tokenizers share {n} tokens": "两个分词器共有 {n} 个词元",
+    "{n:,} tokens are shared": "共有 {n:,} 个词元",
+}  # fmt: skip
+
+MESSAGES: Mapping[str, str] = {**_PAIR, **_REASONS, **_KERNEL, **_WEIGHTS}

@@ -15,7 +15,8 @@ from typing import NamedTuple, Self
 from nacre.lifecycle.audit.messages import MESSAGES
 from nacre.lifecycle.audit.words import LANGUAGES, Words
 
-_TERM, _CLAUSES = "{word}", "{clauses}"
+_TERM = "{word}"
+_JOINS: Mapping[str, tuple[str, str]] = {"{clauses}": ("; ", "；"), "{sentences}": (" ", "")}
 _PROSE = re.compile(r"[A-Za-z'-]{2,} [a-z'-]+ [a-z'-]+")  # three words in a row: a sentence, not a name
 
 
@@ -46,13 +47,22 @@ def say(template: str, /, **values: object) -> Said:
 
 def term(word: str) -> Said:
     """A word of `words.py` (a kind, a stage, a side) within a sentence."""
-    return Said(word, _TERM, {"word": word})
+    return Said(Words(LANGUAGES[0])(word), _TERM, {"word": word})
 
 
 def clauses(parts: Iterable[str]) -> Said:
     """Sentences in a row, with semicolons between them; empty ones are left out."""
+    return _joined("{clauses}", parts)
+
+
+def paragraph(parts: Iterable[str]) -> Said:
+    """Whole sentences one after another; empty ones are left out."""
+    return _joined("{sentences}", parts)
+
+
+def _joined(template: str, parts: Iterable[str]) -> Said:
     kept = tuple(one for one in parts if one)
-    return Said("; ".join(kept), _CLAUSES, {"clauses": kept})
+    return Said(_JOINS[template][0].join(kept), template, {"parts": kept})
 
 
 def in_language(text: str, language: str) -> tuple[Piece, ...]:
@@ -78,8 +88,8 @@ def _pieces(text: str, language: str) -> Iterator[Piece]:
     values: Mapping[str, object] = text.values if isinstance(text, Said) else {}
     if template == _TERM and isinstance(text, Said):
         yield Piece(Words(language)(str(values["word"])), False)
-    elif template == _CLAUSES and isinstance(text, Said):
-        yield from _listed(values["clauses"], language, "；")
+    elif template in _JOINS and isinstance(text, Said):
+        yield from _listed(values["parts"], language, _JOINS[template][1])
     elif template in MESSAGES:
         yield from _filled(MESSAGES[template], values, language)
     else:

@@ -105,8 +105,8 @@ class Pair:
 
 
 def overall(stages: Mapping[str, StageVerdict]) -> Word:
-    """The verdict on the pair: never more than its stages say. Weights decide, then data; a shared design or
-    tokenizer alone is explained by public recipes."""
+    """The verdict on the pair: never more than its stages say. Weights decide, then data, alone where there is nothing
+    else; a shared design or tokenizer alone is explained by public recipes."""
     weights = stages.get("weights")
     if weights is not None and weights.verdict not in ("UNTESTABLE", "NO_EVIDENCE"):
         return weights.verdict
@@ -117,7 +117,7 @@ def overall(stages: Mapping[str, StageVerdict]) -> Word:
         return "NO_EVIDENCE"
     same = [one for name, one in stages.items() if name in ("kernel", "tokenizer") and one.verdict != "UNTESTABLE"]
     if not same:
-        return "UNTESTABLE"
+        return "UNTESTABLE" if data is None else data.verdict
     return "SAME_DESIGN" if all(one.verdict in ("IDENTICAL", "SAME_DESIGN") for one in same) else "INCONCLUSIVE"
 
 

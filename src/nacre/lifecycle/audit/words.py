@@ -75,6 +75,56 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "no_digest": ("not hashed: its bytes could not be read", "未计算：无法读取其内容"),
     "headers_digest": ("over headers and config, the files being large", "文件较大，仅涵盖张量头与配置"),
     "power": ("Would have been caught", "本可检出"),
+    "notes": ("What the tests took as given", "检验所依据的事实"),
+    "means": ("what it means", "含义"),
+    "means_IDENTICAL": (
+        "One was copied from the other, or both from a third. Separate work does not end in the same numbers.",
+        "一方复制自另一方，或两者都复制自第三方。各自独立的工作不会得到相同的数值。",
+    ),
+    "means_DERIVED": (
+        "One was made from the other, or both from a third: what they share does not arise by chance, nor from "
+        "following the same public recipe.",
+        "一方由另一方制成，或两者都由第三方制成：两者的共同之处既非偶然，也不是遵循同一公开做法所致。",
+    ),
+    "means_SHARED_INIT": (
+        "Both began from one set of starting values, as two runs of one recipe may. Neither holds what the other "
+        "learned.",
+        "两者出自同一组初始值，同一做法的两次训练即可如此。任何一方都不含另一方所学到的内容。",
+    ),
+    "means_SAME_DESIGN": (
+        "The construction is the same. Anyone may build to a public design; nothing follows about who trained what.",
+        "构造相同。任何人都可以采用公开的设计；由此不能得知是谁训练了什么。",
+    ),
+    "means_NO_EVIDENCE": (
+        "Nothing was found by tests that find the derivations named here. What leaves weaker traces is not ruled out.",
+        "能够检出此处所列派生方式的检验没有发现任何迹象。痕迹更弱的派生方式不能排除。",
+    ),
+    "means_INCONCLUSIVE": (
+        "This audit answers neither yes nor no. It clears no one and accuses no one.",
+        "本次审计既不能肯定也不能否定：既不证明清白，也不构成指控。",
+    ),
+    "means_UNTESTABLE": (
+        "What the tests need is missing or damaged. Nothing follows from this report.",
+        "检验所需的内容缺失或损坏。由本报告得不出任何结论。",
+    ),
+    "no_claim": ("none: this verdict claims nothing", "无：此判定不作任何断言"),
+    "corrected": ("{chance}; corrected for {n} references", "{chance}；已按 {n} 个参照校正"),
+    "corrected_p": ("p, corrected for {n}", "p（按 {n} 个参照校正）"),
+    "by": ("by", "审计者"),
+    "by_what": ("Nacre {version}, {date}", "Nacre {version}，{date}"),
+    "others": ("The other references, in a sentence each", "其余参照，各用一句话"),
+    "test_exact": ("equal tensors", "相等的张量"),
+    "test_basis": ("same neurons in the same order", "神经元及其次序"),
+    "test_invariant": ("same neurons in any basis", "任意基底下的神经元"),
+    "test_body": ("the layers without embeddings", "不含词嵌入的各层"),
+    "test_polar": ("embeddings in one basis", "词嵌入的基底"),
+    "test_graph distance": ("operations that differ", "不同的运算"),
+    "test_digest of the content": ("digest of the content", "内容摘要"),
+    "test_kept": ("order of tokens kept", "词元次序的保留"),
+    "test_jaccard": ("tokens in common", "共有的词元"),
+    "axis_subject": ("layers of the subject", "被审对象的层"),
+    "axis_reference": ("layers of the reference", "参照的层"),
+    "heat_scale": ("palest 0 %, strongest {most:.0%}", "最淡为 0 %，最浓为 {most:.0%}"),
     "share": ("share", "占比"),
     "kind": ("kind", "方式"),
     "seconds": ("Time", "用时"),
@@ -86,15 +136,6 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "date": ("Date", "日期"),
     "written": ("report: {file}", "报告：{file}"),
     "recorded": ("recorded as {ref}; see: nacre trace {subject}", "已记录为 {ref}；查看：nacre trace {subject}"),
-    "control_ok": (
-        "An unrelated model of the reference's shape went through the same tests; none fired.",
-        "与参照形状相同的无关模型经过同样的检验，无一触发。",
-    ),
-    "control_fired": (
-        "An unrelated model of the reference's shape set the tests off: the finding is void.",
-        "与参照形状相同的无关模型也触发了检验：结论无效。",
-    ),
-    "control_none": ("No control was run: {why}.", "未作对照检验：{why}。"),
     "heat_lead": (
         "Rows are layers of the subject, columns layers of the reference. The stronger a cell, the more of its neurons "
         "answer the same tokens in the same way. One strong line is one model in the other, in order; an even field is "
@@ -113,16 +154,6 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "names_all": ("All {n} names", "全部 {n} 个名称"),
     "names_first": ("The first {n} of {all} names", "{all} 个名称中的前 {n} 个"),
-    "no_design": (
-        "Sharing a design or a tokenizer says nothing about weights.",
-        "设计或分词器相同，并不说明权重的来源。",
-    ),
-    "service_open": (
-        "Services: this audit compares files; what an endpoint answers was not asked.",
-        "服务：本次审计只比较文件，没有询问任何服务端点。",
-    ),
-    "stage_open": ("{stage}: {reason}.", "{stage}：{reason}。"),
-    "not_asked": ("it was not asked for", "未要求检验"),
     "english": ("in the words of the test", "检验原文"),
     "cite_text": (
         "{subject} ({ours}) audited against {reference} ({theirs}) with Nacre {version} on {date}: {verdict}.",

@@ -9,11 +9,11 @@ from typing import Any
 from nacre.lifecycle.audit.canonical import Canonical
 from nacre.lifecycle.audit.kernel.graph import distance
 from nacre.lifecycle.audit.kernel.names import templated
+from nacre.lifecycle.audit.said import say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, Word
 
 STAGE = "kernel"
-_NOTHING_OF_WEIGHTS = "a shared design says nothing about weights"
 _BASIS = {
     "shapes": "",
     "names": " (by tensor names; sizes are declared)",
@@ -47,10 +47,10 @@ def compare(subject: Subject, reference: Subject, a: Canonical, b: Canonical) ->
         "notes": {"subject": list(a.notes), "reference": list(b.notes)},
         "ambiguous": {"subject": [list(one) for one in a.ambiguous], "reference": [list(one) for one in b.ambiguous]},
     }
-    text = f"{_sentence(verdict, a, b, steps, sizes)}; {_NOTHING_OF_WEIGHTS}"
-    evidence = Evidence(
-        "graph distance", float(steps), text=f"{steps} operations differ", detail={"changes": list(changes)}
-    )
+    found = _sentence(verdict, a, b, steps, sizes)
+    text = say("{found}; a shared design says nothing about weights", found=found)
+    said = say("{n} operations differ", n=steps)
+    evidence = Evidence("graph distance", float(steps), text=said, detail={"changes": list(changes)})
     power = "any layer whose operations differ by one" if verdict == "NO_EVIDENCE" else None
     return StageVerdict(STAGE, verdict, text, evidence=(evidence,), not_tested=_open(a, b, declared), power=power,
                         detail=detail)  # fmt: skip
@@ -91,11 +91,12 @@ def _verdict(a: Canonical, b: Canonical, steps: int, beside: Mapping[str, Any]) 
 def _sentence(verdict: Word, a: Canonical, b: Canonical, steps: int, sizes: Mapping[str, Any]) -> str:
     weakest = next((_BASIS[basis] for basis in ("config", "names") if basis in (a.basis, b.basis)), "")
     if verdict == "IDENTICAL":
-        return f"the same kernel: design ({a.family}) and all sizes{weakest}"
+        return say("the same kernel: design ({family}) and all sizes{basis}", family=a.family, basis=weakest)
     if verdict == "SAME_DESIGN":
-        other = f"other sizes ({', '.join(sizes)})" if sizes else "no other size known to differ"
-        return f"the same design ({a.family}), {other}{weakest}"
-    return f"different designs: {steps} operations differ between {a.family} and {b.family}{weakest}"
+        other = say("other sizes ({names})", names=list(sizes)) if sizes else "no other size known to differ"
+        return say("the same design ({family}), {sizes}{basis}", family=a.family, sizes=other, basis=weakest)
+    template = "different designs: {n} operations differ between {ours} and {theirs}{basis}"
+    return say(template, n=steps, ours=a.family, theirs=b.family, basis=weakest)
 
 
 def _sizes(a: Canonical, b: Canonical) -> dict[str, list[int | None]]:
@@ -121,7 +122,8 @@ def _open(a: Canonical, b: Canonical, declared: Mapping[str, Any]) -> tuple[str,
         said.append("what only configs declare differs (activation, positions, scales): tensors cannot confirm it")
     for who, one in (("subject", a), ("reference", b)):
         if one.basis != "shapes":
-            said.append(f"the {who}'s sizes: no shapes are known")
+            said.append(say("the {side}'s sizes: no shapes are known", side=term(who)))
         if one.ambiguous:
-            said.append(f"the {who}'s roles that shapes leave open: {'; '.join(' or '.join(x) for x in one.ambiguous)}")
+            roles = ["/".join(names) for names in one.ambiguous]
+            said.append(say("the {side}'s roles that shapes leave open: {roles}", side=term(who), roles=roles))
     return tuple(said)

@@ -17,8 +17,7 @@ def heat(screen: Mapping[str, Any], words: Words) -> str:
     """(L_a, L_b) of the invariant probe's screen: rows are the subject's layers, columns the reference's."""
     rows, columns, score = screen["a"], screen["b"], screen["score"]
     cell = max(9.0, min(30.0, 620.0 / max(len(columns), len(rows), 1)))
-    most = max((value for row in score for value in row), default=0.0)
-    most = max(most, _LEAST_DARK)
+    most = strongest(screen)
     width, height = _LEFT + cell * len(columns) + 4, _TOP + cell * len(rows) + 4
     parts = [
         f'<rect class="cell" x="{_LEFT + j * cell:.1f}" y="{_TOP + i * cell:.1f}" width="{cell - _GAP:.1f}" '
@@ -38,13 +37,18 @@ def heat(screen: Mapping[str, Any], words: Words) -> str:
         for j, column in enumerate(columns)
         if j % every == 0
     ]
-    across, down = escape(words("reference")), escape(words("subject"))
+    across, down = escape(words("axis_reference")), escape(words("axis_subject"))
     middle = _TOP + cell * len(rows) / 2
     axes = (
         f'<text class="axis" x="{_LEFT:.1f}" y="16">{across}</text>'
         f'<text class="axis" transform="translate(14 {middle:.1f}) rotate(-90)" text-anchor="middle">{down}</text>'
     )
     return _svg(width, height, words("layers"), axes + "".join(names) + "".join(parts))
+
+
+def strongest(screen: Mapping[str, Any]) -> float:
+    """The share that the strongest cell stands for."""
+    return max(_LEAST_DARK, *(float(value) for row in screen["score"] for value in row))
 
 
 def delta_bars(rows: Sequence[tuple[str, float, str]], words: Words) -> str:

@@ -1,29 +1,51 @@
-"""What a report shows of a pair, as plain rows: the same for a terminal and a page."""
+"""What a report shows of a pair, as plain rows and sentences: the same for a terminal and a page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from nacre.lifecycle.audit.sentences import reason
+from nacre.lifecycle.audit.said import Said, say, term
 from nacre.lifecycle.audit.verdict import STAGES, Pair
-from nacre.lifecycle.audit.words import Words
+from nacre.lifecycle.audit.words import Words, keys
 
 
-def not_tested(pair: Pair, words: Words) -> list[str]:
-    """Everything that was left open, a sentence each."""
+def not_tested(pair: Pair) -> list[Said]:
+    """Everything that was left open, a sentence each; tests that could not run are told with what stood in the way."""
     found = []
     for name in STAGES:
         stage = pair.stages.get(name)
         if name == "service":
-            found.append(words("service_open"))
+            found.append(say("Services: this audit compares files; what an endpoint answers was not asked."))
         elif stage is None:
-            found.append(words("stage_open", stage=words(name), reason=words("not_asked")))
+            found.append(_open(name, "it was not asked for"))
         elif stage.verdict == "UNTESTABLE":
-            why = reason(stage.reason or stage.text, words.language)
-            found.append(words("stage_open", stage=words(name), reason=why))
+            found.append(_open(name, stage.reason or stage.text))
         else:
-            found += [words("stage_open", stage=words(name), reason=one) for one in stage.not_tested if one]
+            found += [_open(name, one) for one in stage.not_tested if one]
+            lacking = [one for one in stage.evidence if one.value is None]
+            template = "{stage}, {test}: {reason}."
+            found += [say(template, stage=term(name), test=name_of_test(one.test), reason=one.text) for one in lacking]
     return found
+
+
+def notes(pair: Pair) -> list[Said]:
+    """What the tests took as given or found on their way, by stage."""
+    return [_open(name, one) for name, stage in pair.stages.items() for one in stage.notes if one]
+
+
+def control(pair: Pair) -> Said:
+    """What became of the control."""
+    if pair.control.get("fired"):
+        return say("An unrelated model of the reference's shape set the tests off: the finding is void.")
+    if pair.control.get("ran"):
+        return say("An unrelated model of the reference's shape went through the same tests; none fired.")
+    return say("No control was run: {why}.", why=pair.control.get("why", ""))
+
+
+def name_of_test(test: str) -> str:
+    """The name of a test as a reader takes it in; its own where the table has none."""
+    key = f"test_{test}"
+    return term(key) if key in keys() else test
 
 
 def cost_rows(
@@ -39,3 +61,7 @@ def cost_rows(
         rows.append((words("memory"), f"{cost['peak_memory_mib']:,.0f} MiB"))
     parts = [f"{words(name)} {duration(seconds)}" for name, seconds in cost["stage_seconds"].items()]
     return [*rows, (words("by_stage"), words.listed(parts))]
+
+
+def _open(stage: str, reason: str) -> Said:
+    return say("{stage}: {reason}.", stage=term(stage), reason=reason)

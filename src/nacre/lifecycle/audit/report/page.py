@@ -34,12 +34,12 @@ SECTIONS: Mapping[str, Callable[[Pair, Words], str]] = {
 def render(pairs: Sequence[Pair], language: str = "en", date: str | None = None) -> str:
     """The page as text: the strongest pair in full, below a table of all where there are several.
 
-    `date` stands in the block that is cited; today's where None.
+    `date` is that of the audit; today's where None.
     """
-    words, best = Words(language), pairs[0]
+    words, best, date = Words(language), pairs[0], date or datetime.now(UTC).strftime("%Y-%m-%d")
     drawn = {"ranking": sections.ranking(pairs, words)} if len(pairs) > 1 else {}
     drawn |= {name: draw(best, words) for name, draw in SECTIONS.items()}
-    drawn["cite"] = sections.cite(best, words, date or datetime.now(UTC).strftime("%Y-%m-%d"))
+    drawn["cite"] = sections.cite(best, words, date)
     filled = {name: html for name, html in drawn.items() if html}
     body = "".join(
         f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{text(words(name))}</h2>{html}</section>'
@@ -52,10 +52,10 @@ def render(pairs: Sequence[Pair], language: str = "en", date: str | None = None)
         language="zh-CN" if language == "zh" else "en",
         title=text(many if len(pairs) > 1 else words("title", subject=a, reference=b)),
         kind=text(words("report")),
-        verdict=f"{sections.pill(best.verdict, words)}<span>{text(best.summary)}</span>",
+        verdict=sections.verdict(best, words),
         contents=text(words("contents")),
         links=links,
-        notes="",
+        notes=sections.glance(pairs, words, date),
         body=body,
     )
     return page.replace("</style>", _file(__package__, "audit.css") + "</style>", 1)

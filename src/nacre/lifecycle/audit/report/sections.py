@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import nacre
-from nacre.lifecycle.audit.report import charts
-from nacre.lifecycle.audit.report.content import cost_rows, not_tested
-from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, known, names, reason, stage_sentence
+from nacre.lifecycle.audit.report import charts, content
+from nacre.lifecycle.audit.said import Piece, in_language, is_whole
+from nacre.lifecycle.audit.sentences import CLAIMS, basis, deciding, names, odds, stage_pieces, summary
 from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 from nacre.lifecycle.evaluate.markup import Html, figure, folded, table, text
@@ -17,33 +17,92 @@ MOST_NAMES = 2_000
 _TONES = {"IDENTICAL": "hot", "DERIVED": "hot", "SHARED_INIT": "warm", "INCONCLUSIVE": "warm", "UNTESTABLE": "off"}
 
 
+def said(sentence: str, words: Words) -> Html:
+    """A sentence in the language of the page; what is not translated is marked as English."""
+    return _marked(in_language(sentence, words.language))
+
+
+def _marked(pieces: Iterable[Piece]) -> Html:
+    parts = [f'<span lang="en">{text(one.text)}</span>' if one.is_english else text(one.text) for one in pieces]
+    return Html("".join(parts))
+
+
 def pill(verdict: str, words: Words, stage: str = "weights") -> str:
     """The verdict as a coloured word, with the word of the contract beside a translated one. Designs and tokenizers
     that agree raise no alarm: public recipes explain them."""
-    said = verdict if words.language == "en" else f"{words(verdict)} {verdict}"
+    shown = verdict if words.language == "en" else f"{words(verdict)} {verdict}"
     tone = _TONES.get(verdict, "calm")
     tone = "plain" if tone == "hot" and stage in ("kernel", "tokenizer") else tone
-    return f'<span class="pill {tone}">{text(said)}</span>'
+    return f'<span class="pill {tone}">{text(shown)}</span>'
+
+
+def verdict(pair: Pair, words: Words) -> str:
+    """The first thing on the page: the verdict and its summary."""
+    return f"{pill(pair.verdict, words)}<span>{said(summary(pair), words).text}</span>"
+
+
+def glance(pairs: Sequence[Pair], words: Words, date: str) -> str:
+    """What a reader needs to cite the verdict without reading on: its meaning, its chance of error, when and by what
+    it was found, and which bytes were looked at."""
+    best = pairs[0]
+    rows = [(words("means"), text(words(f"means_{best.verdict}"))), (words("chance"), _risk(best, len(pairs), words))]
+    if best.control.get("fired"):
+        rows.append((words("control"), said(content.control(best), words).text))
+    rows.append((words("by"), text(words("by_what", version=nacre.__version__, date=date))))
+    for side, ref in (("subject", best.subject), ("reference", best.reference)):
+        digest = str(best.digests.get(side) or "")
+        shown = f"<code>{text(_short(digest))}</code>" if digest else text(words("no_digest"))
+        rows.append((words(side), f"{text(ref)}<small>{shown}</small>"))
+    told = "".join(f"<dt>{text(name)}</dt><dd>{value}</dd>" for name, value in rows)
+    return f'<dl class="glance">{told}</dl>'
+
+
+def _risk(pair: Pair, count: int, words: Words) -> str:
+    stage = deciding(pair)
+    if stage is None or stage.p_value is None or pair.verdict not in CLAIMS:
+        return text(words("no_claim"))
+    chance = said(odds(stage.p_value), words).text
+    if count > 1 and stage.verdict != "IDENTICAL":
+        chance = words("corrected", chance=chance, n=f"{count:,}")
+    return f"{chance}<small>{said(basis(stage), words).text}</small>"
 
 
 def ranking(pairs: Sequence[Pair], words: Words) -> str:
-    """All references of one audit, the strongest evidence first."""
+    """All references of one audit, the strongest evidence first; what is said of each but the first, folded."""
     rows = [
         (
             Html(pill(pair.verdict, words)),
-            names(pair)[1],
+            Html(f"{text(names(pair)[1])}<small>{text(pair.reference)}</small>"),
             _kind(pair, words),
-            _chance(deciding(pair), words),
-            pair.reference,
+            _odds(pair, words),
+            _p(deciding(pair)),
         )
         for pair in pairs
     ]
-    return table([words(name) if name else "" for name in ("verdict", "reference", "kind", "chance", "")], rows)
+    head = [words(name) for name in ("verdict", "reference", "kind", "chance")]
+    body = table([*head, words("corrected_p", n=f"{len(pairs):,}")], rows, numeric=(4,))
+    others = "".join(f"<li>{pill(one.verdict, words)} {said(summary(one), words).text}</li>" for one in pairs[1:])
+    return body + folded(words("others"), f'<ul class="others">{others}</ul>')
 
 
 def _kind(pair: Pair, words: Words) -> str:
     stage = deciding(pair)
     return words(stage.kind) if stage and stage.kind else ""
+
+
+def _odds(pair: Pair, words: Words) -> Html:
+    stage = deciding(pair)
+    is_claim = stage is not None and stage.p_value is not None and stage.verdict in CLAIMS
+    return said(odds(stage.p_value), words) if is_claim and stage and stage.p_value is not None else Html("–")
+
+
+def _p(stage: StageVerdict | None) -> str:
+    return "–" if stage is None or stage.p_value is None else number_of(stage.p_value)
+
+
+def number_of(p: float) -> str:
+    """A p-value as a number; what is below what is claimed at most, as such."""
+    return "< 1e-06" if p < LEAST_P else f"{p:.2g}"
 
 
 def stages(pair: Pair, words: Words) -> str:
@@ -52,46 +111,53 @@ def stages(pair: Pair, words: Words) -> str:
 
 
 def _card(stage: StageVerdict, words: Words) -> str:
-    facts = []
+    facts: list[tuple[str, Html]] = []
     if stage.p_value is not None and stage.verdict in CLAIMS:
-        facts.append((words("chance"), chance(stage.p_value, words.language)))
-        facts.append((words("known"), known(stage, words)))
+        facts.append((words("chance"), said(odds(stage.p_value), words)))
+        facts.append((words("known"), said(basis(stage), words)))
     elif stage.p_value is not None:
-        facts.append(("p", f"{stage.p_value:.2g}"))
+        facts.append(("p", Html(text(number_of(stage.p_value)))))
     if stage.share is not None and stage.verdict == "DERIVED":
-        facts.append((words("share"), f"{stage.share:.1%}"))
+        facts.append((words("share"), Html(f"{stage.share:.1%}")))
     if stage.power:
-        facts.append((words("power"), stage.power))
-    if words.language != "en":
-        facts.append((words("english"), stage.text))
-    told = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts)
-    sentence = text(stage_sentence(stage, words.language))
+        facts.append((words("power"), said(stage.power, words)))
+    is_open = stage.verdict in ("UNTESTABLE", "INCONCLUSIVE")
+    if not is_open and not is_whole(stage.text, words.language):
+        facts.append((words("english"), said(stage.text, words)))
+    told = "".join(f"<dt>{text(name)}</dt><dd>{value.text}</dd>" for name, value in facts)
     title = f"{text(words(stage.stage))} {pill(stage.verdict, words, stage.stage)}"
     below = f"<dl>{told}</dl>" if told else ""
+    sentence = _marked(stage_pieces(stage, words.language)).text
     return f'<article class="stage"><h3>{title}</h3><p>{sentence}</p>{below}</article>'
 
 
 def evidence(pair: Pair, words: Words) -> str:
-    """Every test with its number, its chance and what it stands on."""
-    rows = [_evidence(name, one, words) for name, stage in pair.stages.items() for one in stage.evidence]
-    if not rows:
+    """Every test that ran, with its number, its chance and what it stands on; then what all of them took as given."""
+    ran = [(name, one) for name, stage in pair.stages.items() for one in stage.evidence if one.value is not None]
+    if not ran:
         return ""
     head = [words("stage"), words("test"), words("value"), "p", words("known"), words("what")]
-    return table(head, rows, numeric=(2, 3))
+    body = table(head, [_evidence(name, one, words) for name, one in ran], numeric=(2, 3))
+    noted = content.notes(pair)
+    return body + (f"<h3>{text(words('notes'))}</h3>{_list(noted, words)}" if noted else "")
 
 
 def _evidence(stage: str, one: Evidence, words: Words) -> tuple[Any, ...]:
-    said = text(one.text)
+    measured = said(one.text, words).text
     if one.assumption:
-        said += f"<small>{text(words('assumption'))}: {text(one.assumption)}</small>"
-    value = "" if one.value is None else f"{one.value:.4g}"
-    p = "" if one.p_value is None else "< 1e-06" if one.p_value < LEAST_P else f"{one.p_value:.2g}"
-    return words(stage), one.test, value, p, words(one.tier), Html(said)
+        measured += f"<small>{text(words('assumption'))}: {said(one.assumption, words).text}</small>"
+    p = "" if one.p_value is None else number_of(one.p_value)
+    test = said(content.name_of_test(one.test), words)
+    return words(stage), test, f"{one.value:.4g}", p, words(one.tier), Html(measured)
 
 
 def untested(pair: Pair, words: Words) -> str:
     """What was left open."""
-    return "<ul>" + "".join(f"<li>{text(one)}</li>" for one in not_tested(pair, words)) + "</ul>"
+    return _list(content.not_tested(pair), words)
+
+
+def _list(sentences: Iterable[str], words: Words) -> str:
+    return "<ul>" + "".join(f"<li>{said(one, words).text}</li>" for one in sentences) + "</ul>"
 
 
 def layers(pair: Pair, words: Words) -> str:
@@ -101,7 +167,9 @@ def layers(pair: Pair, words: Words) -> str:
     screen = asked.detail.get("screen") if asked else None
     if not isinstance(screen, Mapping) or not screen.get("score"):
         return ""
-    return _lead(words("heat_lead")) + figure(charts.heat(screen, words))
+    return _lead(words("heat_lead")) + figure(
+        charts.heat(screen, words), words("heat_scale", most=charts.strongest(screen))
+    )
 
 
 def delta(pair: Pair, words: Words) -> str:
@@ -130,14 +198,12 @@ def rename_map(pair: Pair, words: Words) -> str:
 
 def control(pair: Pair, words: Words) -> str:
     """What became of the control."""
-    state = "fired" if pair.control.get("fired") else "ok" if pair.control.get("ran") else "none"
-    why = reason(str(pair.control.get("why", "")), words.language)
-    return f"<p>{text(words(f'control_{state}', why=why))}</p>"
+    return f"<p>{said(content.control(pair), words).text}</p>"
 
 
 def cost(pair: Pair, words: Words) -> str:
     """Time, bytes and memory."""
-    rows = cost_rows(pair, words, lambda seconds: f"{seconds:.1f} s", _size)
+    rows = content.cost_rows(pair, words, lambda seconds: f"{seconds:.1f} s", _size)
     told = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
     return f'<dl class="facts">{told}</dl>' if rows else ""
 
@@ -168,11 +234,6 @@ def _digest(value: str, words: Words) -> str:
 def _short(digest: str) -> str:
     lead, colon, rest = digest.rpartition(":")
     return f"{lead}{colon}{rest[:16]}" if colon else digest
-
-
-def _chance(stage: StageVerdict | None, words: Words) -> str:
-    is_claim = stage is not None and stage.p_value is not None and stage.verdict in CLAIMS
-    return chance(stage.p_value, words.language) if is_claim and stage and stage.p_value is not None else ""
 
 
 def _lead(sentence: str) -> str:

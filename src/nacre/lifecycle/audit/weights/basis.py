@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lifecycle.audit.weights.matching import Places, as_p, assign, fisher, log10_tail, spearman, unit_rows
@@ -30,7 +31,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     of the shallower model's against all, and the smallest p is multiplied by their number. None where widths differ.
     """
     if _width(a) != _width(b):
-        return Evidence(TEST, None, text=f"no common basis: hidden sizes are {_width(a)} and {_width(b)}")
+        return Evidence(TEST, None, text=say("no common basis: hidden sizes are {a} and {b}", a=_width(a), b=_width(b)))
     if len(a.depths) == len(b.depths):
         pairs = spread(tuple(zip(a.depths, b.depths, strict=True)), settings.layers)
         rows = [(i, j, *_block(a, b, i, j, settings)) for i, j in pairs]
@@ -44,7 +45,8 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
                    for i, j, rho, count in rows],
         "at_ceiling": bool(rows) and all(row[2] >= CEILING for row in rows),
     }  # fmt: skip
-    text = f"neurons keep their order with a rank correlation of {mean:.3f} in {len(rows)} pairs of layers"
+    template = "neurons keep their order with a rank correlation of {rho:.3f} in {n} pairs of layers"
+    text = say(template, rho=mean, n=len(rows))
     return Evidence(TEST, mean, as_p(log10_p), "exact", text, ASSUMPTION, detail)
 
 

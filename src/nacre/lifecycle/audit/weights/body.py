@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.verdict import Evidence
-from nacre.lifecycle.audit.weights.invariant import BANK_SIZE, Answers, match_answers
+from nacre.lifecycle.audit.weights.invariant import BANK_SIZE, Answers, alive, match_answers
 from nacre.lifecycle.audit.weights.matching import spearman, unit_columns
 from nacre.lifecycle.audit.weights.side import Settings, Side, spread
 
@@ -29,21 +30,21 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     axes_a, axes_b = _axes(a, tuple(i for i, _ in pairs)), _axes(b, tuple(j for _, j in pairs))
     rows = []
     for i, j in pairs:
-        first, second = match_answers(_seen(a, i, axes_a), _seen(b, j, axes_b), settings)
+        _, first, second, _ = match_answers(_seen(a, i, axes_a), _seen(b, j, axes_b), settings)
         rows.append({"a": i, "b": j, "rho": spearman(first, second), "rows": len(first)})
     rho = float(np.mean([float(row["rho"]) for row in rows]))
     n = sum(int(row["rows"]) - 1 for row in rows)
     detail = {"rho": rho, "layers": rows, "n": n}
-    text = f"in the stack's own axes gate and up agree on which neurons correspond: rho {rho:.3f}"
+    text = say("in the stack's own axes gate and up agree on which neurons correspond: rho {rho:.3f}", rho=rho)
     return Evidence(TEST, rho * math.sqrt(min(n, BANK_SIZE)), text=text, detail=detail)
 
 
 def _unfit(a: Side, b: Side) -> str:
     widths = [side.shape(side.depths[0], side.blocks(side.depths[0])[0].up)[1] for side in (a, b)]
     if widths[0] != widths[1]:
-        return f"hidden sizes are {widths[0]} and {widths[1]}"
+        return say("hidden sizes are {a} and {b}", a=widths[0], b=widths[1])
     if widths[0] > WIDEST:
-        return f"the hidden size {widths[0]} is above {WIDEST}, and eigenvectors would take minutes"
+        return say("the hidden size {d} is above {most}, and eigenvectors would take minutes", d=widths[0], most=WIDEST)
     return "" if len(a.depths) == len(b.depths) else "depths differ"
 
 
@@ -74,4 +75,4 @@ def _eigenvectors(side: Side, layers: tuple[int, ...]) -> Floats:
 
 def _seen(side: Side, layer: int, axes: Floats) -> Answers:
     first, second = (np.abs(part @ axes) for part in _parts(side, layer))
-    return Answers(*(unit_columns((part - part.mean(axis=0)).T) for part in (first, second)))
+    return alive(*(unit_columns((part - part.mean(axis=0)).T) for part in (first, second)))

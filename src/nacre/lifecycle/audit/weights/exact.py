@@ -3,15 +3,16 @@ parts and repeated layers keep whole tensors; independent training does not prod
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
-from nacre.lifecycle.audit.canonical import Key, View
+from nacre.lifecycle.audit.canonical import Key
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.verdict import Evidence
-from nacre.lifecycle.audit.weights.side import Settings, Side, finite
+from nacre.lifecycle.audit.weights.contents import is_whole, labels
+from nacre.lifecycle.audit.weights.side import Settings, Side
 
 TEST = "exact"
 LEAST_SIZE = 64  # values; a smaller tensor is counted and decides nothing
@@ -26,8 +27,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     `value` is that share. p is exact: two trainings that share nothing agree in all of 64 or more floats with
     probability 0 for any purpose (it is reported as 1e-300).
     """
-    raw = _same_bytes_mean_same_values(a, b)
-    ours, theirs = _hashes(a, raw), _hashes(b, raw)
+    ours, theirs = labels(a, b)
     held = Counter(theirs.values())
     same = {key for key, digest in ours.items() if digest in held}
     counted = [key for key in sorted(same, key=str) if _is_evidence(a, key)]
@@ -45,39 +45,10 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         "moved": _moved(ours, theirs),
         "log10_p": -300.0 if counted else 0.0,
     }
-    text = f"{len(same)} of {len(ours)} tensors ({share:.1%} of the parameters) are equal value for value"
+    template = "{n} of {all} tensors ({share:.1%} of the parameters) are equal value for value"
+    text = say(template, n=len(same), all=len(ours), share=share)
     assumption = "two trainings that share nothing never end in the same 64 or more floating-point numbers"
     return Evidence(TEST, share, 1e-300 if counted else 1.0, "exact", text, assumption, detail)
-
-
-def _same_bytes_mean_same_values(a: Side, b: Side) -> frozenset[str]:
-    """Roles whose bytes can be hashed as they lie: stored whole, in one and the same dtype, on both sides."""
-    dtypes: dict[str, set[str]] = {}
-    for side in (a, b):
-        for (_, role), view in side.canonical.views.items():
-            info = side.source.infos[view.name]
-            dtypes.setdefault(role, set()).add(info.dtype if _is_whole(view, info.shape) else f"part {id(view)}")
-    plain = ("F32", "F16", "BF16", "F64")
-    return frozenset(role for role, found in dtypes.items() if len(found) == 1 and found <= set(plain))
-
-
-def _is_whole(view: View, stored: tuple[int, ...]) -> bool:
-    return not view.transposed and view.index is None and view.shape == stored
-
-
-def _hashes(side: Side, raw: frozenset[str]) -> Mapping[Key, bytes]:
-    return side.once((TEST, raw), lambda: {key: _digest(side, key, raw) for key in side.canonical.views})
-
-
-def _digest(side: Side, key: Key, raw: frozenset[str]) -> bytes:
-    view, digest = side.canonical.views[key], hashlib.sha256()
-    if key[1] in raw:
-        for block in side.source.blocks(view.name):
-            digest.update(block)
-    else:
-        values = finite(view.read(side.source), view.name)
-        digest.update(np.ascontiguousarray(values + 0.0).data)  # -0.0 and 0.0 are one value
-    return digest.digest() + repr(view.shape).encode()
 
 
 def _is_evidence(side: Side, key: Key) -> bool:
@@ -85,7 +56,7 @@ def _is_evidence(side: Side, key: Key) -> bool:
         return False
     view = side.canonical.views[key]
     rows = max(1, _LOOKED_AT * view.shape[0] // max(_size(side, key), 1))
-    is_plain = _is_whole(view, side.source.infos[view.name].shape)
+    is_plain = is_whole(view, side.source.infos[view.name].shape)
     values = side.source.read(view.name, slice(0, rows)) if is_plain else view.read(side.source)[:rows]
     return len(np.unique(values.ravel()[:_LOOKED_AT])) >= LEAST_DISTINCT
 

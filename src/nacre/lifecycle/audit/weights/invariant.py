@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lifecycle.audit.weights.matching import (
@@ -35,10 +36,22 @@ _SCREEN_ROWS, _SCREEN_TOKENS = 48, 160
 
 class Answers(NamedTuple):
     """(n, F) of one feed-forward to n tokens, columns centred and of length 1: of two projections, to be matched
-    apart. `is_signed`: whether the second keeps its sign (a gated neuron may turn that of up and down together)."""
+    apart. `neurons` (F,) are the numbers of the columns' neurons: dead ones and repeats of others are left out, as any
+    two matchings agree on them."""
 
     first: Floats
     second: Floats
+    neurons: Places
+
+
+class Matching(NamedTuple):
+    """Drawn neurons `a` (k,) of one feed-forward and what each is given in the other, by its first projection and by
+    its second. Numbers of neurons; `is_turned` where the drawn ones are the second model's, which is narrower."""
+
+    drawn: Places
+    first: Places
+    second: Places
+    is_turned: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         "log10_p_normal": _normal(blocks, len(depths_a), len(depths_b)),
         "n": n,
     }  # fmt: skip
-    text = f"gate and up projections agree on which neurons correspond: rho {rho:.3f} over {len(blocks)} layer pairs"
+    template = "gate and up projections agree on which neurons correspond: rho {rho:.3f} over {n} layer pairs"
+    text = say(template, rho=rho, n=len(blocks))
     return Evidence(TEST, rho * math.sqrt(min(n, BANK_SIZE)), text=text, detail=detail)
 
 
@@ -111,7 +125,7 @@ def _sketch(side: Side, layer: int, settings: Settings, seed: int) -> list[Answe
     for block in _chosen_blocks(side, layer, settings):
         whole = answers(side, layer, block, settings, n_tokens=_SCREEN_TOKENS)
         chosen = np.random.default_rng(seed).permutation(whole.first.shape[1])[:_SCREEN_ROWS]
-        found.append(Answers(whole.first[:, chosen].copy(), whole.second[:, chosen].copy()))
+        found.append(Answers(whole.first[:, chosen].copy(), whole.second[:, chosen].copy(), whole.neurons[chosen]))
     return found
 
 
@@ -135,8 +149,19 @@ def answers(side: Side, layer: int, block: Block, settings: Settings, n_tokens: 
     rows = normed(stream, is_centred=side.is_layer_norm)
     up = unit_columns(rows @ side.folded(layer, block.up).T)
     if block.gate is not None:
-        return Answers(unit_columns(rows @ side.folded(layer, block.gate).T), up)
-    return Answers(up, unit_columns(rows @ side.read(layer, block.down)))
+        return alive(unit_columns(rows @ side.folded(layer, block.gate).T), up)
+    return alive(up, unit_columns(rows @ side.read(layer, block.down)))
+
+
+def alive(first: Floats, second: Floats) -> Answers:
+    """The answers of neurons that are alive in both projections, each of several equal ones (up to sign) once."""
+    alive = np.flatnonzero(first.any(axis=0) & second.any(axis=0))
+    draw = np.random.default_rng(len(first)).standard_normal((2, len(first)), dtype=np.float32)
+    marks = np.abs(np.stack([draw[0] @ first, draw[1] @ second], axis=1))[alive]
+    kept = alive[np.sort(np.unique(marks.round(5), axis=0, return_index=True)[1])]
+    if len(kept) == first.shape[1]:
+        return Answers(first, second, kept)
+    return Answers(np.ascontiguousarray(first[:, kept]), np.ascontiguousarray(second[:, kept]), kept)
 
 
 def match_layers(a: Side, b: Side, layer_a: int, layer_b: int, settings: Settings) -> BlockMatch:
@@ -150,18 +175,18 @@ def match_layers(a: Side, b: Side, layer_a: int, layer_b: int, settings: Setting
             key=lambda pair: _nearest_agree(sketches[pair[0]], answers(b, layer_b, pair[1], settings, _SCREEN_TOKENS)),
         )
     ours, theirs = answers(a, layer_a, best[0], settings), answers(b, layer_b, best[1], settings)
-    first, second = match_answers(ours, theirs, settings)
+    _, first, second, _ = match_answers(ours, theirs, settings)
     return BlockMatch(
         layer_a, layer_b, blocks_a.index(best[0]), blocks_b.index(best[1]),
-        spearman(first, second), len(first), float(np.mean(first == second)),
+        spearman(first, second), len(first), float(np.mean(first == second)) if len(first) else 0.0,
     )  # fmt: skip
 
 
-def match_answers(ours: Answers, theirs: Answers, settings: Settings) -> tuple[Places, Places]:
+def match_answers(ours: Answers, theirs: Answers, settings: Settings) -> Matching:
     """The two matchings of drawn neurons of the narrower side with all of the wider one's."""
-    if ours.first.shape[1] > theirs.first.shape[1]:
-        ours, theirs = theirs, ours
-    chosen = np.random.default_rng([settings.seed, 4]).permutation(ours.first.shape[1])[: settings.neurons]
-    first = assign(ours.first[:, chosen].T @ theirs.first)
-    second = assign(np.abs(ours.second[:, chosen].T @ theirs.second))
-    return first, second
+    turned = ours.first.shape[1] > theirs.first.shape[1]
+    few, many = (theirs, ours) if turned else (ours, theirs)
+    chosen = np.random.default_rng([settings.seed, 4]).permutation(few.first.shape[1])[: settings.neurons]
+    first = assign(few.first[:, chosen].T @ many.first)
+    second = assign(np.abs(few.second[:, chosen].T @ many.second))
+    return Matching(few.neurons[chosen], many.neurons[first], many.neurons[second], turned)

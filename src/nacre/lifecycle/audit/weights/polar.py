@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lifecycle.audit.weights.matching import as_p
 from nacre.lifecycle.audit.weights.side import Settings, Side
@@ -24,13 +25,13 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         return Evidence(TEST, None, text="no tokens are shared")
     one, other = a.embeddings(settings), b.embeddings(settings)
     if one.shape != other.shape:
-        return Evidence(TEST, None, text=f"embeddings are {one.shape[1]} and {other.shape[1]} wide")
+        return Evidence(TEST, None, text=say("embeddings are {a} and {b} wide", a=one.shape[1], b=other.shape[1]))
     chosen = np.random.default_rng([settings.seed, 5]).permutation(one.shape[1])[: min(WIDEST, len(one) // 2)]
     one, other = (rows[:, chosen] - rows[:, chosen].mean(axis=0) for rows in (one, other))
     left, _, right = np.linalg.svd(one.T @ other)
     s, d = float(np.trace(left @ right)) / len(chosen), len(chosen)
     log10_p = 0.0 if s <= 0 else -(d**2) * rate(s) / math.log(10)
-    text = f"the best rotation between the embeddings has a trace of {s:.3f} of its size"
+    text = say("the best rotation between the embeddings has a trace of {s:.3f} of its size", s=s)
     return Evidence(TEST, s, as_p(log10_p), "extrapolated", text, detail={"log10_p": log10_p, "d": d, "n": len(one)})
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from nacre.errors import NacreError
 from nacre.lifecycle.audit.canonical import Canonical
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.tokenizers.formats import load_vocabulary
 from nacre.lifecycle.audit.weights.side import Ids
@@ -30,18 +31,19 @@ def shared_tokens(subject: Subject, reference: Subject, a: Canonical, b: Canonic
     rows = (_rows(a), _rows(b))
     known = (_spelled(subject.tokenizer), _spelled(reference.tokenizer))
     if isinstance(known[0], str) or isinstance(known[1], str):
-        why = known[0] if isinstance(known[0], str) else str(known[1])
+        why = known[0] if isinstance(known[0], str) else known[1]
         if rows[0] != rows[1]:
-            return SharedTokens(None, None, f"{why}, and the vocabularies are of {rows[0]:,} and {rows[1]:,} tokens")
+            template = "{why}, and the vocabularies are of {a:,} and {b:,} tokens"
+            return SharedTokens(None, None, say(template, why=why, a=rows[0], b=rows[1]))
         ids = np.arange(rows[0])
-        return SharedTokens(ids, ids, f"{why}: tokens of one id were taken to be the same")
+        return SharedTokens(ids, ids, say("{why}: tokens of one id were taken to be the same", why=why))
     common = sorted(known[0].keys() & known[1].keys())
     pairs = [(known[0][one], known[1][one]) for one in common]
     pairs = [pair for pair in pairs if pair[0] < rows[0] and pair[1] < rows[1]]
     if len(pairs) < LEAST:
-        return SharedTokens(None, None, f"the tokenizers share {len(pairs)} tokens")
+        return SharedTokens(None, None, say("the tokenizers share {n} tokens", n=len(pairs)))
     ids_a, ids_b = np.asarray(pairs, dtype=np.int64).T
-    return SharedTokens(ids_a, ids_b, f"{len(pairs):,} tokens are shared")
+    return SharedTokens(ids_a, ids_b, say("{n:,} tokens are shared", n=len(pairs)))
 
 
 def _rows(canonical: Canonical) -> int:
@@ -56,4 +58,4 @@ def _spelled(path: Path | None) -> dict[bytes, int] | str:
     try:
         return dict(load_vocabulary(path).ids)
     except NacreError as error:
-        return f"a tokenizer cannot be read ({error.message})"
+        return say("a tokenizer cannot be read ({reason})", reason=error.message)
