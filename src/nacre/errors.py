@@ -11,6 +11,7 @@ NacreError                  exit code 1
 ├── IntegrityError          stored bytes differ from what their record says
 ├── ResourceError           the machine ran out of disk or memory
 ├── TrainingError           training cannot go on (a loss that is not finite, say)
+├── GateUnanswered          a gate asked what could not be decided
 └── GateRefused             exit code 3: a gate said no
 """
 
@@ -71,6 +72,10 @@ class ResourceError(NacreError):
 
 
 class TrainingError(NacreError):
+    pass
+
+
+class GateUnanswered(NacreError):
     pass
 
 

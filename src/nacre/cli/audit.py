@@ -23,7 +23,7 @@ weight index, a tokenizer, a GGUF file, an adapter, a data set, or an artifact o
 executed; a damaged file costs the stage that needs it.
 
 Several references, or a folder of model folders, are ranked by evidence, and p-values are corrected for their number.
-Exits with 3 where --gate refuses the verdict.
+Exits with 3 where --gate refuses the verdict, and with 1 where there is a gate and nothing could be decided.
 
 examples:
   nacre audit ./their-model --against ./our-model
@@ -47,7 +47,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--group", action="store_true", help="group the models in the folder SUBJECT by design, and end"
     )
-    parser.add_argument("--gate", metavar="A,B", help="exit with 3 on these verdicts: derived (identical too), ...")
+    parser.add_argument(
+        "--gate",
+        metavar="A,B",
+        help="exit with 3 on these verdicts: derived (identical too), ...; with 1 where nothing could be decided",
+    )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the HTML report here as well")
     parser.add_argument("--base", metavar="REF", help="the model that an adapter was made for")
     parser.add_argument(

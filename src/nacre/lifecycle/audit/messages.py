@@ -31,7 +31,7 @@ _PAIR: Mapping[str, str] = {
         "{a} 与 {b} 的设计相同，公开的做法足以解释。权重未能比较，因此对权重不作任何结论。",
     "Nothing could be decided about {a} and {b}: neither weights nor data could be compared.":
         "关于 {a} 与 {b} 无法判定：权重与数据都未能比较。",
-    "{a} and {b} could not be compared at any stage.": "{a} 与 {b} 在任何阶段都无法比较。",
+    "{a} and {b} could not be compared at any stage: {reason}.": "{a} 与 {b} 在任何阶段都无法比较：{reason}。",
     "The chance of such agreement between unrelated models is {chance} ({known}).":
         "无关模型之间出现这种一致的概率{chance}（{known}）。",
     "Sharing a design alone would say nothing.": "仅仅设计相同不说明任何问题。",

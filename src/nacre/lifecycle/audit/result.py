@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nacre.errors import GateRefused, UsageError, closest
+from nacre.errors import GateRefused, GateUnanswered, UsageError, closest
 from nacre.lifecycle.audit.verdict import WORDS, Pair
 
+UNDECIDED = ("SAME_DESIGN", "INCONCLUSIVE", "UNTESTABLE")  # verdicts on a pair that answer no question of derivation
 GATES = tuple(word.lower().replace("_", "-") for word in WORDS)
 
 
@@ -39,10 +40,27 @@ def parse_gate(text: str) -> frozenset[str]:
 
 
 def pass_gate(pairs: Sequence[Pair], refused: frozenset[str]) -> None:
-    """Raises GateRefused where the verdict on a pair is one of those refused."""
-    hit = [pair for pair in pairs if pair.verdict.lower().replace("_", "-") in refused]
+    """Raises GateRefused (exit 3) where the verdict on a pair is one of those refused, and GateUnanswered (exit 1)
+    where it is none of them and decides nothing: who asks for a gate must not take "could not tell" for "fine". No gate at
+    all (an empty set) passes."""
+    if not refused:
+        return
+    hit = [pair for pair in pairs if _word(pair) in refused]
     if hit:
-        told = "; ".join(f"{pair.verdict} beside {pair.reference}" for pair in hit)
         raise GateRefused(
-            f"the gate refuses {pairs[0].subject}: {told}", remedy="read the report; change --gate to let it pass"
+            f"the gate refuses {pairs[0].subject}: {_told(hit)}", remedy="read the report; change --gate to let it pass"
         )
+    undecided = [pair for pair in pairs if pair.verdict in UNDECIDED]
+    if undecided:
+        raise GateUnanswered(
+            f"the gate is neither passed nor refused: nothing was decided about {pairs[0].subject}: {_told(undecided)}",
+            remedy="mend what the report says is missing; or name these verdicts in --gate, to end with 3 on them",
+        )
+
+
+def _word(pair: Pair) -> str:
+    return pair.verdict.lower().replace("_", "-")
+
+
+def _told(pairs: Sequence[Pair]) -> str:
+    return "; ".join(f"{pair.verdict} beside {pair.reference}" for pair in pairs)

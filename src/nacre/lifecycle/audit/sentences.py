@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from nacre.lifecycle.audit import calibration
-from nacre.lifecycle.audit.said import Piece, Said, in_language, is_whole, paragraph, say, spoken, term
+from nacre.lifecycle.audit.said import Piece, Said, clauses, in_language, is_whole, paragraph, say, spoken, term
 from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 
@@ -36,7 +36,7 @@ PAIR: Mapping[str, str] = {
         "compared."
     ),
     "INCONCLUSIVE": "Nothing could be decided about {a} and {b}: neither weights nor data could be compared.",
-    "UNTESTABLE": "{a} and {b} could not be compared at any stage.",
+    "UNTESTABLE": "{a} and {b} could not be compared at any stage: {reason}.",
 }  # fmt: skip
 _OF_FILES = ("kernel", "tokenizer", "weights", "data")
 
@@ -68,7 +68,7 @@ def summary(pair: Pair) -> Said:
             b=b,
             kind=term(stage.kind or pair.verdict) if stage else "",
             power=(stage.power if stage else None) or "what would have been caught is not known",
-            reason=(stage.reason or stage.text) if stage else "",
+            reason=(stage.reason or stage.text) if stage else _all_reasons(pair),
             share=(stage.share if stage else None) or 0.0,
         )
     ]
@@ -78,7 +78,7 @@ def summary(pair: Pair) -> Said:
     if pair.verdict == "DERIVED" and stage and stage.stage == "weights":
         parts.append(say("Sharing a design alone would say nothing."))
     left = [term(one) for one in _OF_FILES if _is_open(pair, one)]
-    if left:
+    if left and pair.verdict != "UNTESTABLE":
         parts.append(say("Not tested: {stages}.", stages=left))
     return paragraph(parts)
 
@@ -86,6 +86,11 @@ def summary(pair: Pair) -> Said:
 def summarise(pair: Pair, language: str = "en") -> str:
     """`summary` in a language; what has no translation stays in English."""
     return spoken(summary(pair), language)
+
+
+def _all_reasons(pair: Pair) -> Said:
+    """Why nothing could be tested, each reason once."""
+    return clauses(dict.fromkeys(one.reason or one.text for one in pair.stages.values()))
 
 
 def _is_open(pair: Pair, stage: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from nacre.lifecycle.audit.words import Words
 
 _LEFT, _TOP, _GAP = 58.0, 46.0, 1.0
+_LEAST_WIDTH = 240.0  # room for the name of an axis over a few layers
 _LEAST_DARK = 0.3  # share of neurons below which no cell is drawn dark: noise is not stretched into a picture
 SCALES = (0.01, 0.1, 0.5, 2**0.5)  # where bars end; the last is the difference of two unrelated matrices of one size
 
@@ -18,7 +19,7 @@ def heat(screen: Mapping[str, Any], words: Words) -> str:
     rows, columns, score = screen["a"], screen["b"], screen["score"]
     cell = max(9.0, min(30.0, 620.0 / max(len(columns), len(rows), 1)))
     most = strongest(screen)
-    width, height = _LEFT + cell * len(columns) + 4, _TOP + cell * len(rows) + 4
+    width, height = max(_LEAST_WIDTH, _LEFT + cell * len(columns) + 4), _TOP + cell * len(rows) + 4
     parts = [
         f'<rect class="cell" x="{_LEFT + j * cell:.1f}" y="{_TOP + i * cell:.1f}" width="{cell - _GAP:.1f}" '
         f'height="{cell - _GAP:.1f}" fill-opacity="{max(0.04, value / most):.2f}">'
