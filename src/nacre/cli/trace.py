@@ -18,7 +18,8 @@ HELP = """
 Walks an artifact back to raw data: every parent with its relation, content digest, basis (how we know) and licence.
 Warns of bytes that changed since they were used, of parents that are gone, and of licences that are unclear or
 noncommercial and reach this artifact. What audits in the store inferred stands beside what was witnessed or declared,
-and where they disagree, that is said first. Exits with 1 when bytes or records are not what they should be.
+and where they disagree, that is said at the parent and before other warnings. Exits with 1 when bytes or records are
+not what they should be.
 
 examples:
   nacre trace intents/tune
@@ -78,7 +79,8 @@ def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = 
     """One line per artifact. `lead` stands before this line, `follow` before those below it; `told` ones are not
     unfolded again."""
     told = set() if told is None else told
-    relation = f"{node.relation} " if node.relation else ""
+    known = f" ({node.relation_basis})" if node.relation_basis and not node.inferred else ""
+    relation = f"{node.relation}{known} " if node.relation else ""
     digest = (node.digest or "no digest").removeprefix("sha256:")[:12]
     made = f"  {node.record.stage}" if node.record and node.record.stage else ""
     licence = f"  licence: {node.licence}" if node.licence else ""
@@ -87,7 +89,8 @@ def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = 
     key = f"{node.ref} {node.digest}"
     again = "  (parents above)" if node.parents and key in told else ""
     basis = coloured(f"inferred{_sure(node)}", "yellow") if node.inferred else node.basis
-    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {basis}{made}{licence}{origin}{again}"
+    against = "  " + coloured(f"disputed: {node.disputed}", "red") if node.disputed else ""
+    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {basis}{made}{licence}{origin}{against}{again}"
     if again:
         return
     told.add(key)
@@ -123,7 +126,8 @@ def _mermaid(root: Node) -> Iterator[str]:
             names[key] = f"n{len(names)}"
             for parent in node.parents:
                 arrow = "-.->" if parent.inferred else "-->"
-                edges[f"  {visit(parent)} {arrow}|{parent.relation}| {names[key]}"] = None
+                label = f"{parent.relation}, disputed" if parent.disputed else parent.relation
+                edges[f"  {visit(parent)} {arrow}|{label}| {names[key]}"] = None
         return names[key]
 
     visit(root)

@@ -8,7 +8,7 @@ from typing import Any
 
 from nacre.errors import IntegrityError, NacreError, ReferenceNotFound
 from nacre.lineage.difference import differences
-from nacre.lineage.inferred import Conclusion, conclusions, disagreements
+from nacre.lineage.inferred import Conclusion, conclusions, disagreements, is_unconfirmed
 from nacre.lineage.licence import concern
 from nacre.lineage.record import Parent, Record
 from nacre.lineage.store import Resolved, Store
@@ -28,7 +28,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact or raw source in the graph of one root; `relation` and `input` say what it is to its child.
+    """An artifact or raw source in the graph of one root; `relation` and `input` say what it is to its child, and
+    `relation_basis` how that is known. `disputed` says in words which audit or record speaks against it.
 
     `inferred` is filled where an audit says so: its reference, the kind of derivation, `p_value` and `tier`.
     """
@@ -45,6 +46,8 @@ class Node:
     parents: tuple[Node, ...] = ()
     warnings: tuple[Finding, ...] = field(default=())
     inferred: Mapping[str, Any] = field(default_factory=dict)
+    relation_basis: str | None = None
+    disputed: str = ""
 
     def walk(self) -> Iterator[Node]:
         """This node and everything it stands on; a node reached twice comes twice."""
@@ -61,6 +64,8 @@ class Node:
         plain: dict[str, Any] = {
             "ref": self.ref,
             "relation": self.relation,
+            "relation_basis": self.relation_basis,
+            **({"disputed": self.disputed} if self.disputed else {}),
             "input": self.input,
             "kind": self.kind,
             "digest": self.digest,
@@ -138,10 +143,15 @@ class _Tracer:
         record = resolved.record
         said = conclusions(self._store, resolved.ref, digest)
         self._open.add(resolved.ref)
-        recorded = tuple(self._parent(parent) for parent in (record.parents if record else ()))
+        recorded = tuple(self._recorded(parent, said) for parent in (record.parents if record else ()))
         inferred = tuple(self._inferred(one) for one in said if one.parent is not None)
         self._open.discard(resolved.ref)
         above = {name for parent in recorded for one in parent.walk() for name in (one.ref, one.digest) if name}
+        if recorded:
+            inferred = tuple(
+                one if {one.ref, one.digest} & above else replace(one, disputed="no record names it")
+                for one in inferred
+            )
         differing = disagreements(resolved.ref, record.parents if record else (), above, said)
         warnings = tuple(Finding("disagreement", resolved.ref, text) for text in differing)
         if record is None:
@@ -151,6 +161,10 @@ class _Tracer:
             node = Node(resolved.ref, record.kind, digest, record.basis, record.licence, origin, record=record)
             warnings = (*self._own_warnings(resolved), *warnings)
         return replace(node, parents=recorded + inferred, warnings=warnings)
+
+    def _recorded(self, parent: Parent, said: list[Conclusion]) -> Node:
+        against = [f"{one.audit} does not confirm it: {one.verdict}" for one in said if is_unconfirmed(parent, one)]
+        return replace(self._parent(parent), disputed="; ".join(against))
 
     def _inferred(self, said: Conclusion) -> Node:
         """The reference of an audit as a parent. Files do not say who was first: two audits may infer both ways."""
@@ -162,13 +176,13 @@ class _Tracer:
             self._guessed += 1
             node = self._parent(parent)
             self._guessed -= 1
-        return replace(node, basis="inferred", inferred=parent.extra)
+        return replace(node, basis="inferred", inferred=parent.extra, relation_basis="inferred")
 
     def _parent(self, parent: Parent) -> Node:
         key = (parent.ref, parent.digest)
         if key not in self._seen:
             self._seen[key] = self._follow(parent)
-        return replace(self._seen[key], relation=parent.relation, input=parent.input)
+        return replace(self._seen[key], relation=parent.relation, input=parent.input, relation_basis=parent.basis)
 
     def _follow(self, parent: Parent) -> Node:
         told = Node(parent.ref, None, parent.digest, parent.basis, parent.licence, parent.origin)

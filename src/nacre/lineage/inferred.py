@@ -62,13 +62,18 @@ def disagreements(ref: str, recorded: Sequence[Parent], above: Iterable[str], sa
         if one.parent is not None and recorded and not known & {one.ref, one.digest or one.ref}:
             found.append(f"{one.audit} infers that {ref} derives from {one.ref}, which no record of it names")
         for parent in recorded:
-            is_same = parent.ref == one.ref or (parent.digest is not None and parent.digest == one.digest)
-            if is_same and parent.relation in OF_WEIGHTS and one.verdict in _LOOKED:
+            if is_unconfirmed(parent, one):
                 found.append(
                     f"{ref} is {parent.basis} to be {parent.relation} {parent.ref}; {one.audit} does not confirm it "
                     f"({one.verdict})"
                 )
     return found
+
+
+def is_unconfirmed(parent: Parent, said: Conclusion) -> bool:
+    """Whether an audit held its subject against this recorded parent of weights and did not find them."""
+    is_same = parent.ref == said.ref or (parent.digest is not None and parent.digest == said.digest)
+    return is_same and parent.relation in OF_WEIGHTS and said.verdict in _LOOKED
 
 
 def _is_of(told: Mapping[str, Any], ref: str, digest: str | None) -> bool:

@@ -14,7 +14,7 @@ GATES = tuple(word.lower().replace("_", "-") for word in WORDS)
 
 def as_object(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The strongest pair's fields, `references` in the order of their evidence, and where there are several, `pairs`
-    with every one of them."""
+    with every one of them. `mixture`: what several references make up together of the subject."""
     plain = [pair.to_dict() for pair in pairs]
     found = {
         "subject": pairs[0].subject,
@@ -24,6 +24,8 @@ def as_object(pairs: Sequence[Pair]) -> dict[str, Any]:
             for name in ("verdict", "summary", "stages", "rename_map", "control", "cost", "digests")
         },
     }
+    together = (one["stages"].get("weights", {}).get("detail", {}).get("mixture") for one in plain)
+    found["mixture"] = next((one for one in together if one), None)
     return found | ({"pairs": plain} if len(pairs) > 1 else {})
 
 
@@ -41,8 +43,8 @@ def parse_gate(text: str) -> frozenset[str]:
 
 def pass_gate(pairs: Sequence[Pair], refused: frozenset[str]) -> None:
     """Raises GateRefused (exit 3) where the verdict on a pair is one of those refused, and GateUnanswered (exit 1)
-    where it is none of them and decides nothing: who asks for a gate must not take "could not tell" for "fine". No gate at
-    all (an empty set) passes."""
+    where it is none of them and decides nothing: who asks for a gate must not take "could not tell" for "fine".
+    No gate at all (an empty set) passes."""
     if not refused:
         return
     hit = [pair for pair in pairs if _word(pair) in refused]
