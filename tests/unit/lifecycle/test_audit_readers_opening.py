@@ -267,6 +267,27 @@ def test_pytorch_checkpoints_are_read_in_place(tmp_path: Path, zipped: bool) -> 
     check_against(source_of(tmp_path), dict(tensors))
 
 
+def test_rows_of_a_matrix_held_the_other_way(tmp_path: Path) -> None:
+    """A row of it lies all over its bytes: as wide a spread as no single tensor may have."""
+    matrix = torch.randn(200, 300)
+    torch.save({"turned": matrix.t()}, tmp_path / "pytorch_model.bin")
+    source = source_of(tmp_path)
+    np.testing.assert_array_equal(source.read("turned", slice(7, 9)), matrix.t()[7:9].numpy())
+    np.testing.assert_array_equal(source.read("turned", slice(299, 300)), matrix.t()[299:].numpy())
+
+
+def test_a_file_that_changes_after_it_was_opened_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(4, 4)}, path)
+    source = source_of(tmp_path)
+    source.read("a")
+    save_file({"a": torch.zeros(4, 4)}, path)
+    os.utime(path, (1, 1))
+    for reading in (lambda: source.read("a"), lambda: source.read("a", slice(0, 1)), lambda: list(source.blocks("a"))):
+        with pytest.raises(CheckpointError, match="changed while it was being read"):
+            reading()
+
+
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
 def test_a_training_checkpoint_gives_its_weights(tmp_path: Path, key: str) -> None:
     torch.save({key: torch.nn.Linear(3, 2).state_dict(), "epoch": 3, "lr": 0.1}, tmp_path / "x.pt")

@@ -102,6 +102,9 @@ def _open_folder(path: Path, parts: _Parts) -> None:
     if ADAPTER in names:
         parts.adapter = _config(path, ADAPTER, parts)
     _take(folder.find_weights(path, names), parts)
+    packed = [name for name in names if name.endswith(".gguf")]
+    if packed and not parts.infos and not (path / packed[0]).is_symlink():
+        _take_gguf(path / packed[0], parts)
     if parts.tokenizer is None:
         parts.tokenizer, reason = folder.find_tokenizer(path, names)
         if reason is not None:
@@ -146,8 +149,13 @@ def _join(parts: _Parts) -> None:
 
 
 def _take_gguf(path: Path, parts: _Parts) -> None:
-    """A GGUF file tells its config and holds its tokenizer; what lies beside it in files of its own goes first."""
-    metadata = gguf.read_metadata(path)
+    """A GGUF file tells its config and holds its tokenizer, also where its tensors cannot be read; what lies beside it
+    in files of its own goes first."""
+    try:
+        metadata = gguf.read_metadata(path)
+    except CheckpointError as error:
+        parts.missing.setdefault("weights", error.message)
+        return
     if parts.config is None:
         parts.config = gguf.config_of(metadata)
     if metadata.get("tokenizer.ggml.tokens"):
@@ -172,8 +180,8 @@ def _open_file(path: Path, parts: _Parts) -> None:
         _take_data(path, parts)
     else:
         _take(index.read_files([path], folder.reader_of(path)), parts)
-        if path.suffix == ".gguf" and not parts.infos and "weights" not in parts.missing:
-            parts.missing["weights"] = f"{shown(path.name)} holds a vocabulary and no tensors"
+        if path.suffix == ".gguf" and not parts.infos:
+            parts.missing.setdefault("weights", f"{shown(path.name)} holds a vocabulary and no tensors")
             _take_gguf(path, parts)
 
 

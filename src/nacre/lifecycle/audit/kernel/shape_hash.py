@@ -22,7 +22,7 @@ def shape_hash(
     design: Design, stacks: Sequence[tuple[Stack, Solved]], shapes: Mapping[str, Shape], unread: frozenset[str]
 ) -> str:
     """The hash, over the stacks of the language model."""
-    if any(one.name in unread for stack, _ in stacks for one in stack.placed):
+    if any(one.name in unread or not shapes[one.name] for stack, _ in stacks for one in stack.placed):
         return ""
     parts: list[Any] = [design.lines()]
     for stack, solved in stacks:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,10 +66,16 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of a file. Raises CheckpointError for whatever the format does not allow."""
+    with _cursor(path) as cursor:
+        return cursor.header()
+
+
+@contextmanager
+def _cursor(path: Path) -> Iterator[_Cursor]:
     with opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return _Cursor(path, file, size).header()
+            yield _Cursor(path, file, size)
 
 
 def read_extents(path: Path, notes: list[str]) -> dict[str, Extent]:
@@ -76,8 +84,9 @@ def read_extents(path: Path, notes: list[str]) -> dict[str, Extent]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file, as in its `Header`."""
-    return read_header(path).metadata
+    """The metadata of a file, as in its `Header`; it is there where tensors are damaged or of an unknown type, too."""
+    with _cursor(path) as cursor:
+        return cursor.metadata()[1]
 
 
 def config_of(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +112,12 @@ class _Cursor:
         self.at = self.n_items = 0
 
     def header(self) -> Header:
+        version, metadata, n_tensors = self.metadata()
+        entries = [self.entry() for _ in range(n_tensors)]
+        return Header(version, metadata, self.placed(entries, metadata.get("general.alignment", 32)))
+
+    def metadata(self) -> tuple[int, dict[str, Any], int]:
+        """Version, metadata, and how many tensors are described after them."""
         if self.take(4) != MAGIC:
             raise damaged(self.path, "does not begin as GGUF does")
         version = self.number("<I")
@@ -117,8 +132,7 @@ class _Cursor:
             if key in metadata:
                 raise damaged(self.path, f"the key {shown(key)!r} is given twice")
             metadata[key] = self.value(self.number("<I"), 0)
-        entries = [self.entry() for _ in range(n_tensors)]
-        return Header(version, metadata, self.placed(entries, metadata.get("general.alignment", 32)))
+        return version, metadata, n_tensors
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes > self.size - self.at or self.at + n_bytes > LONGEST_HEADER:

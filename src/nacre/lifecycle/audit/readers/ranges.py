@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from nacre.errors import CheckpointError
 from nacre.lifecycle.audit.readers.dtypes import BITS, Bytes, decoder
-from nacre.lifecycle.audit.readers.files import CHUNK, chunks, fill, opened, shown
+from nacre.lifecycle.audit.readers.files import CHUNK, chunks, damaged, fill, opened, shown
 from nacre.lifecycle.audit.tensors import Floats, TensorInfo
 
 MOST_READ = 1 << 31  # float32 values that one call gives at most (8 GiB): more is asked for by rows
@@ -38,12 +39,14 @@ class Extent:
 class RangeSource:
     """A `TensorSource` over extents; safe to use from several threads.
 
-    Files are opened for each call and read by range. Memory: the values asked for, and a few MiB.
+    Files are opened for each call and read by range. Memory: the values asked for, and a few MiB. A file that changes
+    after this source was made is an error at the next reading, so that no verdict mixes two contents.
     """
 
     def __init__(self, extents: Mapping[str, Extent]) -> None:
         self.extents = dict(extents)
         self._infos = {name: extent.info for name, extent in self.extents.items()}
+        self._stamps = {path: _stamp(path) for path in {extent.path for extent in self.extents.values()}}
 
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
@@ -54,13 +57,13 @@ class RangeSource:
         extent = self._extent(name)
         shape = extent.info.shape
         if rows is None:
-            return self._values(extent, 0, shape[0] if shape else 1).reshape(shape)
+            return self._unchanged_values(extent, 0, shape[0] if shape else 1).reshape(shape)
         if not shape:
             raise CheckpointError(f"{shown(name)} is a single value and has no rows", remedy="read it as a whole")
         start, stop, step = rows.indices(shape[0])
         if step < 0:
             raise CheckpointError(f"{shown(name)}: rows are read forwards", remedy="reverse what is read")
-        values = self._values(extent, start, max(start, stop))
+        values = self._unchanged_values(extent, start, max(start, stop))
         return values.reshape(max(0, stop - start), *shape[1:])[::step]
 
     def blocks(self, name: str) -> Iterator[memoryview]:
@@ -73,11 +76,21 @@ class RangeSource:
             whole = items.reshape(-1).view(np.uint8).data
             for start in range(0, len(whole), CHUNK):
                 yield whole[start : start + CHUNK]
+        self._check_unchanged(extent.path)
 
     def _extent(self, name: str) -> Extent:
         if name not in self.extents:
             raise CheckpointError(f"there is no tensor {shown(name)!r}", remedy="name one of the file's tensors")
         return self.extents[name]
+
+    def _unchanged_values(self, extent: Extent, start: int, stop: int) -> Floats:
+        values = self._values(extent, start, stop)
+        self._check_unchanged(extent.path)
+        return values
+
+    def _check_unchanged(self, path: Path) -> None:
+        if _stamp(path) != self._stamps[path]:
+            raise damaged(path, "changed while it was being read", "stop what writes it, then run again")
 
     def _values(self, extent: Extent, start: int, stop: int) -> Floats:
         info = extent.info
@@ -97,9 +110,18 @@ class RangeSource:
         if n_values == 0:
             return np.empty(0, np.float32)
         if extent.strides is not None:
-            return decode(np.ascontiguousarray(self._strided(extent, start, stop)).reshape(-1).view(np.uint8))
+            return decode(np.ascontiguousarray(self._rows(extent, start, stop)).reshape(-1).view(np.uint8))
         row_bytes = info.n_bytes // n_rows
         return _decoded(extent, decode, start * row_bytes, row_bytes, (stop - start, row_values))
+
+    def _rows(self, extent: Extent, start: int, stop: int) -> NDArray[np.void]:
+        """Rows start..stop of a tensor in another order; where they lie all over it, out of the whole."""
+        lengths, strides = extent.info.shape, extent.strides or ()
+        if (lengths[0] - 1) * strides[0] < sum(
+            (length - 1) * stride for length, stride in zip(lengths[1:], strides[1:], strict=True)
+        ):
+            return self._strided(extent, 0, lengths[0])[start:stop]
+        return self._strided(extent, start, stop)
 
     def _strided(self, extent: Extent, start: int, stop: int) -> NDArray[np.void]:
         """Values of rows start..stop as raw items, in the order of the tensor's shape."""
@@ -123,6 +145,15 @@ class RangeSource:
         items = np.frombuffer(raw, f"V{size}")
         steps = tuple(stride * size for stride in strides)
         return np.lib.stride_tricks.as_strided(items, shape, steps, writeable=False)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file's content; None where it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _decoded(
