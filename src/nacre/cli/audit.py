@@ -30,6 +30,8 @@ examples:
   nacre audit ./their-model --against ./models --report audit.html
   nacre audit intents/tune --against model:minilm --gate derived,shared-init
   nacre audit ./their-model --against ./our-model --stages kernel,tokenizer --json
+  nacre audit ./rows.jsonl --against ./theirs.jsonl --fields source,target
+  nacre audit chat/pretrain --against ./rows.jsonl --stages data     was it trained on these rows?
   nacre audit ./models --group                     which of many models share a design
 """
 
@@ -53,6 +55,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="exit with 3 on these verdicts: derived (identical too), ...; with 1 where nothing could be decided",
     )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the HTML report here as well")
+    parser.add_argument(
+        "--fields", metavar="A,B", help="of data sets compare only these: text, answers.text, messages.user"
+    )
+    parser.add_argument(
+        "--canaries", metavar="FILE", type=Path, help="texts, some planted in the data set beside a model"
+    )
     parser.add_argument("--base", metavar="REF", help="the model that an adapter was made for")
     parser.add_argument(
         "--language", choices=("en", "zh"), default="en", help="of the summary and report (default: en)"
@@ -103,9 +111,18 @@ def _options(args: Namespace, store: Store) -> AuditOptions:
         seed=args.seed,
         language=args.language,
         base=args.base,
+        fields=_fields(args.fields),
+        canaries=args.canaries,
         store=store,
         progress=Silent() if args.quiet or not sys.stderr.isatty() else Terminal("audit"),
     )
+
+
+def _fields(given: str | None) -> tuple[str, ...]:
+    fields = tuple(one.strip() for one in (given or "").split(",") if one.strip())
+    if given is not None and not fields:
+        raise UsageError(f"--fields {given!r} names none", remedy="give names of fields with commas between them")
+    return fields
 
 
 def _check_report(file: Path | None) -> None:

@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_untestable(tmp_path: Path) -> None:
     assert compare(Subject("b", empty, data=empty), good).verdict == "UNTESTABLE"
     labels = _write(tmp_path / "c.jsonl", [{"label": "x"}] * 3)
     assert compare(labels, good).verdict == "UNTESTABLE"
-    assert compare(Subject("none", tmp_path), good).reason == "none has no data set"
+    assert compare(Subject("none", tmp_path), good).reason == "none: there is no data set"
 
 
 def test_contamination_counts_planted_test_rows() -> None:

@@ -33,13 +33,16 @@ _COSTS_A_STAGE = (NacreError, OSError, MemoryError, np.linalg.LinAlgError)
 @dataclass(frozen=True)
 class AuditOptions:
     """`stages` are those tested; `alpha` the largest chance of error at which a stage says DERIVED, corrected for the
-    number of references. `base` is where an adapter's base lies, `seed` what samples are drawn from."""
+    number of references. `base` is where an adapter's base lies, `seed` what samples are drawn from. `fields` of rows
+    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set."""
 
     stages: tuple[str, ...] = TESTED
     alpha: float = 0.01
     seed: int = 0
     language: str = "en"
     base: str | Path | None = None
+    fields: tuple[str, ...] = ()
+    canaries: Path | None = None
     store: Store | None = None
     progress: Progress = field(default_factory=Silent)
 
@@ -163,6 +166,8 @@ def _stages(
         began = time.monotonic()
         try:
             found[name] = _STAGES[name](ours, theirs, count, options)
+        except UsageError:
+            raise
         except _COSTS_A_STAGE as error:
             found[name] = untestable(name, _said(error))
         seconds[name] = round(time.monotonic() - began, 3)
@@ -205,8 +210,10 @@ def _weights(ours: Opened, theirs: Opened, count: int, options: AuditOptions) ->
 
 def _data(ours: Opened, theirs: Opened, count: int, options: AuditOptions) -> StageVerdict:
     from nacre.lifecycle.audit.data import compare
+    from nacre.lifecycle.audit.data.settings import DataSettings
 
-    return _for_all(compare(ours.subject, theirs.subject), count, options.alpha)
+    settings = DataSettings(options.fields, options.canaries, alpha=options.alpha, seed=options.seed)
+    return _for_all(compare(ours.subject, theirs.subject, settings), count, options.alpha)
 
 
 _STAGES: Mapping[str, Stage] = {"kernel": _kernel, "tokenizer": _tokenizer, "weights": _weights, "data": _data}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nacre.lifecycle.audit.messages_data import MESSAGES as DATA
+
 _PAIR: Mapping[str, str] = {
     "The weights of {a} are those of {b}: every tensor is the same, value for value.":
         "{a} 的权重就是 {b} 的权重：每个张量的每个数值都相同。",
@@ -122,4 +124,4 @@ _WEIGHTS: Mapping[str, str] = {
     "{n:,} tokens are shared": "共有 {n:,} 个词元",
 }  # fmt: skip
 
-MESSAGES: Mapping[str, str] = {**_PAIR, **_REASONS, **_KERNEL, **_WEIGHTS}
+MESSAGES: Mapping[str, str] = {**_PAIR, **_REASONS, **_KERNEL, **_WEIGHTS, **DATA}

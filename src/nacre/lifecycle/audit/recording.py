@@ -37,6 +37,7 @@ RELATIONS: Mapping[str, str] = {
     "quantized": "quantized_from",
     "pruned": "pruned_from",
     "merged": "merged_from",
+    "trained-on": "trained_on",
 }
 
 
@@ -80,7 +81,7 @@ def told(pairs: Sequence[Pair]) -> dict[str, Any]:
             {"ref": one.reference, "digest": _whole(one.digests.get("reference")), "verdict": one.verdict}
             for one in pairs
         ],
-        "inferred": [inferred(one) for one in pairs if one.verdict in ("DERIVED", "IDENTICAL") and not _is_itself(one)],
+        "inferred": [inferred(one) for one in pairs if _is_parent(one)],
     }
 
 
@@ -118,6 +119,13 @@ def _parents(pairs: Sequence[Pair]) -> tuple[Parent, ...]:
         for number, one in enumerate(sorted(pairs, key=lambda pair: pair.reference), 1)
     ]
     return (ours, *theirs)
+
+
+def _is_parent(pair: Pair) -> bool:
+    """Whether the subject derives from the reference; data that a model of the reference was trained on do not."""
+    stage = deciding(pair)
+    is_child = stage is None or stage.detail.get("model") != "reference"
+    return pair.verdict in ("DERIVED", "IDENTICAL") and is_child and not _is_itself(pair)
 
 
 def _is_itself(pair: Pair) -> bool:

@@ -29,6 +29,10 @@ PAIR: Mapping[str, str] = {
         "{a} and {b} share more rows than chance explains: {share:.1%} of the rows of {a} stand in {b}. Both may have "
         "taken them from a third set."
     ),
+    "data trained-on DERIVED": "{a} was trained on {b}, or on rows that {b} was made of.",
+    "data trained-on NO_EVIDENCE": (
+        "No exact test shows that {a} was trained on {b}. This is no proof that it was not: {power}."
+    ),
     "data NO_EVIDENCE": "No row of {a} was found in {b}. This is no proof of independence: {power}.",
     "data INCONCLUSIVE": "Whether the rows of {a} come from {b} could not be decided: {reason}.",
     "SAME_DESIGN": (
@@ -61,6 +65,9 @@ def summary(pair: Pair) -> Said:
     stage = deciding(pair)
     key = f"{stage.stage} {pair.verdict}" if stage else pair.verdict
     a, b = names(pair)
+    model = stage.detail.get("model") if stage and stage.stage == "data" else None  # beside a data set
+    if model is not None:
+        key, (a, b) = f"data trained-on {pair.verdict}", (a, b) if model == "subject" else (b, a)
     parts = [
         say(
             PAIR[key if key in PAIR else pair.verdict],
@@ -74,6 +81,8 @@ def summary(pair: Pair) -> Said:
     ]
     if stage and stage.p_value is not None and pair.verdict in ("DERIVED", "SHARED_INIT"):
         template = "The chance of such agreement between unrelated models is {chance} ({known})."
+        if model is not None:
+            template = "The chance of such a finding without that training is {chance} ({known})."
         parts.append(say(template, chance=odds(stage.p_value), known=basis(stage)))
     if pair.verdict == "DERIVED" and stage and stage.stage == "weights":
         parts.append(say("Sharing a design alone would say nothing."))

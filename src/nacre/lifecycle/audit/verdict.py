@@ -28,7 +28,7 @@ Tier = Literal["exact", "calibrated", "extrapolated", "heuristic"]
 
 KINDS = (
     "renamed", "fine-tuned", "lora", "quantized", "pruned", "merged", "noised", "depth-changed", "width-changed",
-    "upcycled", "re-embedded", "vocabulary-extended",
+    "upcycled", "re-embedded", "vocabulary-extended", "trained-on",
 )  # fmt: skip
 STAGES = ("kernel", "tokenizer", "weights", "data", "service")
 LEAST_P = 1e-6  # what an extrapolated p-value may claim at most

@@ -35,6 +35,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "width-changed": ("made wider or narrower", "改变宽度"),
     "upcycled": ("turned into a mixture of experts", "改造为混合专家"),
     "re-embedded": ("given another embedding or head", "更换词嵌入或输出头"),
+    "trained-on": ("trained on these rows", "在这些行上训练"),
     "vocabulary-extended": ("vocabulary extended", "扩充词表"),
     # tiers of a p-value
     "exact": ("exact under its assumption", "在所列假设下精确"),
@@ -65,6 +66,10 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "chance": ("chance of error", "误判概率"),
     "known": ("known by", "依据"),
     "sentence": ("in a sentence", "一句话"),
+    "split_test": ("test", "测试"),
+    "split_valid": ("validation", "验证"),
+    "yes": ("yes", "是"),
+    "no": ("no", "否"),
     "test": ("test", "检验"),
     "value": ("value", "数值"),
     "what": ("what was measured", "所测内容"),

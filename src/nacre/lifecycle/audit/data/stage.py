@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nacre.data.rows import Row
-from nacre.errors import NacreError
-from nacre.lifecycle.audit.data.contamination import Contamination, contamination
+from nacre.errors import NacreError, UsageError
+from nacre.lifecycle.audit.data import wording
+from nacre.lifecycle.audit.data.contamination import Contamination, Leak, contamination
 from nacre.lifecycle.audit.data.overlap import Found, Overlap, OverlapConfig, overlap
+from nacre.lifecycle.audit.data.settings import DataSettings
 from nacre.lifecycle.audit.data.teachers import Voices
-from nacre.lifecycle.audit.data.texts import DataSet, require_rows
+from nacre.lifecycle.audit.data.texts import DataSet, View, require_rows
+from nacre.lifecycle.audit.said import clauses, say
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
 
@@ -25,81 +28,89 @@ NGRAM_MIB = 64  # training rows beyond this are not looked through for n-grams
 SOURCES = "both may have taken them from a third set; who was first is not told"
 
 
-class View:
-    """The rows of a split (all where None) of a data set, at every pass."""
+def compare(subject: Subject, reference: Subject, settings: DataSettings | None = None) -> StageVerdict:
+    """Stage 4 of two opened artifacts: two data sets, or a model and a data set in either order.
 
-    def __init__(self, data: DataSet, split: str | None = None) -> None:
-        self._data, self._split = data, split
-
-    def __iter__(self) -> Iterator[Row]:
-        return self._data.rows(self._split)
-
-
-def compare(subject: Subject, reference: Subject, config: OverlapConfig | None = None) -> StageVerdict:
-    """Stage 4 of two opened artifacts. A side without data, or with none that can be read, makes it UNTESTABLE."""
-    sides: list[DataSet] = []
-    for side in (subject, reference):
-        if side.data is None:
-            return untestable(STAGE, side.missing.get(STAGE, f"{side.ref} has no data set"))
-        try:
-            sides.append(require_rows(side.data))
-        except (NacreError, OSError) as error:
-            return untestable(STAGE, f"{side.ref}: {error.message if isinstance(error, NacreError) else error}")
+    A side without data, or with none that can be read, makes it UNTESTABLE; what the user named wrongly (a field that
+    no row has, canaries none of which were planted) raises UsageError.
+    """
+    settings = settings or DataSettings()
     try:
-        return compare_sets(sides[0], sides[1], config)
+        for model, data, name in ((subject, reference, "subject"), (reference, subject, "reference")):
+            is_model = model.data is None and (model.tensors is not None or model.adapter is not None)
+            if is_model and data.data is not None:
+                from nacre.lifecycle.audit.data import membership  # imports torch
+
+                return membership.compare(model, data, settings, name)
+        sides: list[DataSet] = []
+        for side in (subject, reference):
+            if side.data is None:
+                reason = side.missing.get(STAGE, "there is no data set")
+                return untestable(STAGE, say("{where}: {reason}", where=side.ref, reason=reason))
+            sides.append(require_rows(side.data, settings.fields))
+        return compare_sets(sides[0], sides[1], settings)
+    except UsageError:
+        raise
     except (NacreError, OSError) as error:
         return untestable(STAGE, error.message if isinstance(error, NacreError) else str(error))
 
 
-def compare_sets(subject: DataSet, reference: DataSet, config: OverlapConfig | None = None) -> StageVerdict:
-    """The verdict on two data sets: overlap both ways, contamination of test splits, teachers, refusals."""
-    config = config or OverlapConfig()
+def compare_sets(subject: DataSet, reference: DataSet, settings: DataSettings | None = None) -> StageVerdict:
+    """The verdict on two data sets: overlap both ways, contamination of held-out splits, teachers, refusals."""
+    settings = settings or DataSettings()
     heard = {"subject": Voices(), "reference": Voices()}
     hear = (heard["subject"].add, heard["reference"].add)
-    found = overlap(View(subject), View(reference), config, hear)
-    if not found.subject.rows or not found.reference.rows:
-        return untestable(STAGE, "a data set has no text in its rows")
-    evidence = [*_overlap_evidence(found)]
-    detail: dict[str, Any] = {"overlap": asdict(found)}
-    not_tested = ["rows that were translated or rewritten throughout"]
-    leaked, skipped = _contamination(subject, reference)
-    for name, one in leaked.items():
-        evidence.append(_contamination_evidence(name, one))
-        detail.setdefault("contamination", {})[name] = asdict(one)
-    not_tested += skipped
+    found = overlap(View(subject), View(reference), settings.overlap, hear)
+    for data, part in ((subject, found.subject), (reference, found.reference)):
+        if not part.rows and settings.fields:
+            raise UsageError(
+                f"no row of {data.path.name} has text in {', '.join(settings.fields)}",
+                remedy=f"its fields are {', '.join(data.names)}",
+            )
+        if not part.rows:
+            return untestable(STAGE, say("{where}: {reason}", where=data.path.name, reason="no row has text"))
+    leaked, not_tested = _contamination(subject, reference)
+    evidence = [*_overlap_evidence(found, settings.overlap)]
+    evidence += [_contamination_evidence(name, one) for name, one in leaked.items()]
+    detail: dict[str, Any] = {
+        "overlap": asdict(found),
+        "contamination": {str(name): asdict(one) for name, one in leaked.items()},
+    }
+    notes = [
+        *wording.overlap(found, settings.overlap),
+        *wording.contamination(leaked),
+        *wording.examples(found.examples),
+    ]
+    not_tested.insert(0, "rows that were translated or rewritten throughout")
     if found.near_is_sampled:
         not_tested.append("near-duplicates of all rows: they were looked for in a part drawn by hash, a lower bound")
-    for name, side in (("subject", subject), ("reference", reference)):
-        voices = heard[name]
-        detail[f"voices_{name}"] = voices.to_dict()
-        evidence += _voice_evidence(name, voices)
-        if side.n_unread:
-            not_tested.append(f"{side.n_unread:,} rows of the {name} that cannot be read")
-    return _verdict(found, config, tuple(evidence), tuple(not_tested), detail)
+    for name, side, part in (("subject", subject, found.subject), ("reference", reference, found.reference)):
+        detail[f"voices_{name}"] = heard[name].to_dict()
+        evidence += _voice_evidence(name, heard[name])
+        notes += wording.reading(name, side, part)
+    rest = {"evidence": tuple(evidence), "not_tested": tuple(not_tested), "detail": detail, "notes": tuple(notes)}
+    return _verdict(found, settings.overlap, rest)
 
 
-def _verdict(
-    found: Overlap,
-    config: OverlapConfig,
-    evidence: tuple[Evidence, ...],
-    not_tested: tuple[str, ...],
-    detail: dict[str, Any],
-) -> StageVerdict:
+def _verdict(found: Overlap, config: OverlapConfig, rest: dict[str, Any]) -> StageVerdict:
     ours, theirs = found.subject, found.reference
-    rest: dict[str, Any] = {"evidence": evidence, "not_tested": not_tested, "detail": detail}
     if found.is_same_set:
-        return StageVerdict(STAGE, "IDENTICAL", f"the same {ours.rows:,} rows of text, in whatever order", **rest)
-    text = f"the subject contains {_part(theirs, 'reference')}; {_part(ours, 'subject')} stand in the reference"
+        return StageVerdict(
+            STAGE, "IDENTICAL", say("the same {n:,} rows of text, in whatever order", n=ours.rows), **rest
+        )
     if _is_telling(ours) or _is_telling(theirs):
-        return StageVerdict(STAGE, "DERIVED", f"{text}; {SOURCES}", share=round(ours.share, 6), **rest)
+        text = clauses((wording.contains(theirs, ours), SOURCES))
+        return StageVerdict(STAGE, "DERIVED", text, share=round(ours.share, 6), **rest)
     if ours.found or theirs.found:
-        reason = f"{ours.found:,} rows in common are no more than two sets of one public source may have"
-        return StageVerdict(STAGE, "INCONCLUSIVE", f"not decided: {reason}", reason=reason, **rest)
-    power = (
-        f"one shared row would have been found among all {ours.rows:,} and {theirs.rows:,}; of near-duplicates "
-        f"{3 / max(1, min(ours.near_looked, ours.rows)):.2%} of the subject's rows "
-        f"(similarity {config.near_threshold:g}, 95 %)"
-    )
+        template = "{n:,} rows in common are no more than two sets of one public source may have"
+        reason = say(template, n=max(ours.found, theirs.found))
+        return StageVerdict(STAGE, "INCONCLUSIVE", say("not decided: {reason}", reason=reason), reason=reason, **rest)
+    power = say(
+        "one shared row would have been found among all {a:,} and {b:,}; of near-duplicates {share:.2%} of the "
+        "subject's rows (similarity {threshold:g}, 95 %)",
+        a=ours.rows, b=theirs.rows, share=min(1.0, 3 / max(1, min(ours.near_looked, ours.rows))),
+        threshold=config.near_threshold,
+    )  # fmt: skip
     return StageVerdict(STAGE, "NO_EVIDENCE", "no row in common", power=power, **rest)
 
 
@@ -110,65 +121,73 @@ def _is_telling(side: Found) -> bool:
     return many or short
 
 
-def _part(side: Found, name: str) -> str:
-    low, high = side.interval
-    return f"{side.share:.1%} ({low:.1%} to {high:.1%}) of the {name}'s {side.rows:,} rows"
-
-
-def _overlap_evidence(found: Overlap) -> Iterator[Evidence]:
+def _overlap_evidence(found: Overlap, config: OverlapConfig) -> Iterator[Evidence]:
     for name, side in (("subject", found.subject), ("reference", found.reference)):
         low, high = side.interval
         yield Evidence(
             f"rows of the {name} in the other set",
             side.share,
-            text=f"{side.exact:,} of {side.rows:,} rows share their text, {side.near:,} of {side.near_looked:,} "
-            "others are near-duplicates",
-            detail={"low": low, "high": high, "samples": list(side.samples), "same": side.same},
-        )
+            text=say(
+                "{exact:,} of {rows:,} rows share their text, {near:,} of {looked:,} others are near-duplicates "
+                "(similarity {threshold:g} or more)",
+                exact=side.exact, rows=side.rows, near=side.near, looked=side.near_looked,
+                threshold=config.near_threshold,
+            ),
+            detail={"low": low, "high": high, "same": side.same, "examples": [asdict(one) for one in found.examples]},
+        )  # fmt: skip
 
 
-def _contamination(subject: DataSet, reference: DataSet) -> tuple[dict[str, Contamination], list[str]]:
-    """Training rows of each side against the test rows of either, where splits are named."""
-    found, skipped = {}, []
-    pairs = {
-        "the reference's test rows in the subject's training rows": (subject, reference),
-        "the subject's test rows in the reference's training rows": (reference, subject),
-        "the subject's test rows in its own training rows": (subject, subject),
-    }
-    for name, (train, test) in pairs.items():
-        if "train" not in train.splits() or "test" not in test.splits():
+def _contamination(subject: DataSet, reference: DataSet) -> tuple[dict[Leak, Contamination], list[str]]:
+    """Training rows of each side against the held-out rows of either, where splits are named."""
+    found: dict[Leak, Contamination] = {}
+    skipped: list[str] = []
+    sides = {"subject": subject, "reference": reference}
+    names = [("reference", "subject"), ("subject", "reference"), ("subject", "subject")]
+    if subject.path == reference.path:
+        names = [("subject", "subject")]
+    for (theirs, ours), split in product(names, ("test", "valid")):
+        train, held_out = sides[ours], sides[theirs]
+        if "train" not in train.splits() or split not in held_out.splits():
             continue
         small = _size(train.files("train")) <= NGRAM_MIB << 20
-        found[name] = contamination(View(train, "train"), View(test, "test"), ngrams=small)
+        leak = Leak(split, theirs, ours)
+        found[leak] = contamination(View(train, "train"), View(held_out, split), ngrams=small and split == "test")
         if not small:
-            skipped.append(f"{name}: long n-grams, beyond {NGRAM_MIB} MiB of training rows")
+            skipped.append(
+                say("{leak}: long n-grams, beyond {size} MiB of training rows", leak=str(leak), size=NGRAM_MIB)
+            )
     if not found:
-        skipped.append("contamination of test rows: no side has a test split beside training rows of the other")
+        skipped.append("contamination of held-out rows: no side has a test split beside training rows of the other")
     return found, skipped
 
 
-def _contamination_evidence(name: str, one: Contamination) -> Evidence:
+def _contamination_evidence(leak: Leak, one: Contamination) -> Evidence:
     low, high = one.interval
-    ngrams = "" if one.train_ngram is None else f"; {one.train_ngram:,} training rows share a long n-gram with one"
-    return Evidence(
-        name,
-        one.same / max(1, one.test_rows),
-        text=f"{one.same:,} of {one.test_rows:,} test rows{ngrams}",
-        detail={"low": low, "high": high, "samples": list(one.samples)},
+    text = say(
+        "{same:,} of {rows:,} rows ({distinct:,} different texts)",
+        same=one.same,
+        rows=one.test_rows,
+        distinct=one.distinct,
     )
+    if one.train_ngram is not None:
+        text = clauses((text, say("{n:,} training rows share a long n-gram with one", n=one.train_ngram)))
+    detail = {"low": low, "high": high, "examples": [asdict(each) for each in one.examples]}
+    return Evidence(str(leak), one.share, text=text, detail=detail)
 
 
 def _voice_evidence(name: str, voices: Voices) -> Iterator[Evidence]:
     if not voices.rows_with_answers:
         return
     counts = ", ".join(f"{teacher} {count:,}" for teacher, count in voices.teachers.most_common(5))
-    said = f"consistent with answers of {counts}" if counts else "no answer names its maker"
-    yield Evidence(
-        f"teachers named in the {name}'s answers",
-        voices.named / voices.rows_with_answers,
-        text=f"{voices.named:,} of {voices.rows_with_answers:,} answers: {said}; {voices.generic:,} more say that a "
-        f"model wrote them, {voices.refusals:,} refuse",
-    )
+    who = say("consistent with answers of {teachers}", teachers=counts) if counts else "no answer names its maker"
+    said = say(
+        "{n:,} of {rows:,} answers: {who}; {generic:,} more say that a model wrote them, {refusals:,} refuse",
+        n=voices.named, rows=voices.rows_with_answers, who=who, generic=voices.generic, refusals=voices.refusals,
+    )  # fmt: skip
+    if voices.named:
+        acted = say("scrubbing would act on {n:,} of the {all:,} that name one", n=voices.scrubbed, all=voices.named)
+        said = clauses((said, acted))
+    yield Evidence(f"teachers named in the {name}'s answers", voices.named / voices.rows_with_answers, text=said)
 
 
 def _size(files: list[Path]) -> int:

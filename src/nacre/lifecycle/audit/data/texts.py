@@ -5,14 +5,14 @@ Renamed or reordered fields, another file format, other labels or ids do not cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nacre.data.ngrams import units_of
 from nacre.data.normal import normal
-from nacre.data.read import ReadConfig, data_files, read
+from nacre.data.read import ReadConfig, data_files, read_located
 from nacre.data.report import DropReport
 from nacre.data.rows import Row, digest64, join_tokens
 from nacre.errors import DataError
@@ -91,29 +91,93 @@ def is_own(text: str) -> bool:
     return len(units.ids) >= (OWN_CHARACTERS if units.mostly_han else OWN_WORDS)
 
 
+def pick(row: Row, fields: tuple[str, ...]) -> Row:
+    """What a row holds in `fields`; all of it where none is named. A field is a name, or a path into objects and lists:
+    `answers.text`, or `messages.user` for the turns of one role."""
+    if not fields:
+        return row
+    found = {f"{place} {name}": _at(row, name.split(".")) for place, name in enumerate(fields)}
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def _at(value: Any, path: list[str]) -> Any:
+    if not path:
+        return value
+    if isinstance(value, list):
+        turns = [one for one in value if isinstance(one, dict)]
+        if any(path[0] in one for one in turns):
+            return [_at(one, path) for one in turns if path[0] in one]
+        return [_at(one, path[1:]) for one in turns if one.get("role", one.get("from")) == path[0]]
+    return _at(value[path[0]], path[1:]) if isinstance(value, dict) and path[0] in value else None
+
+
 @dataclass
 class DataSet:
-    """A file or folder of rows, read anew by each pass. What cannot be read is dropped and counted in `report`."""
+    """A file or folder of rows, read anew by each pass. `fields`: what of a row is looked at, all where empty. `report`
+    is of the last pass over all rows: what could not be read was dropped and counted there."""
 
     path: Path
+    fields: tuple[str, ...] = ()
     report: DropReport = field(default_factory=DropReport)
+    names: tuple[str, ...] = ()
 
     def files(self, split: str | None = None) -> list[Path]:
         """The files of a split, of all where None; a file that names no split counts as train."""
         files = data_files(self.path)
         return [file for file in files if split is None or split_of(file) == split]
 
-    def rows(self, split: str | None = None) -> Iterator[Row]:
-        """Rows in order. Raises DataError where nothing can be read at all."""
+    def located(self, split: str | None = None) -> Iterator[tuple[str, Row]]:
+        """Whole rows in order, with the file and line of each. Raises DataError where nothing can be read at all."""
+        report = DropReport()
         for file in self.files(split):
-            yield from read(file, ReadConfig(on_error="drop"), self.report)
+            for place, row in read_located(file, ReadConfig(on_error="drop"), report):
+                self.names = self.names or tuple(row)
+                yield f"{place.path.name}, {place.unit} {place.line:,}", row
+        if split is None:
+            self.report = report
 
     def splits(self) -> tuple[str, ...]:
+        """The splits that the names of the files tell of."""
         return tuple(dict.fromkeys(split_of(file) for file in self.files()))
 
     @property
     def n_unread(self) -> int:
+        """Rows that cannot be read."""
         return sum(step.rows_dropped for step in self.report.steps.values())
+
+    @property
+    def noted(self) -> tuple[str, ...]:
+        """What reading took as found: encodings, empty files, blank lines."""
+        return tuple(sorted({what for step in self.report.steps.values() for what in step.noted}))
+
+
+class View:
+    """The rows of a split (all where None) of a data set, at every pass: whole, each with its place."""
+
+    def __init__(self, data: DataSet, split: str | None = None) -> None:
+        self.data, self._split = data, split
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What of a row is compared."""
+        return self.data.fields
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _, row in self.located())
+
+    def located(self) -> Iterator[tuple[str, Row]]:
+        """(file and line, row)."""
+        return self.data.located(self._split)
+
+
+Rows = View | Iterable[Row]
+
+
+def located(rows: Rows) -> Iterator[tuple[str, Row]]:
+    """What is compared of every row, with its place: file and line where it is from a file, else its number."""
+    if isinstance(rows, View):
+        return ((place, pick(row, rows.fields)) for place, row in rows.located())
+    return ((f"row {number:,}", row) for number, row in enumerate(rows, 1))
 
 
 def split_of(file: Path) -> str:
@@ -122,9 +186,9 @@ def split_of(file: Path) -> str:
     return next((SPLITS[part] for part in parts if part in SPLITS), "train")
 
 
-def require_rows(path: Path) -> DataSet:
+def require_rows(path: Path, fields: tuple[str, ...] = ()) -> DataSet:
     """The data set at `path`. Raises DataError where there is none."""
     if not path.exists():
         raise DataError(f"there is no data set at {path}", remedy="check the path")
     data_files(path)
-    return DataSet(path)
+    return DataSet(path, fields)
