@@ -15,11 +15,13 @@ from nacre.lifecycle.audit.kernel.heads import FITTING, Heads, section, solve_he
 from nacre.lifecycle.audit.kernel.names import Parsed, is_inert, parse
 from nacre.lifecycle.audit.kernel.nearest import nearest
 from nacre.lifecycle.audit.kernel.quantised import Bits, without_bits
+from nacre.lifecycle.audit.kernel.relabel import paired_biases
 from nacre.lifecycle.audit.kernel.roles import Stack, regated
 from nacre.lifecycle.audit.kernel.shape_hash import shape_hash
 from nacre.lifecycle.audit.kernel.sizes import Shape, Solved, gate_in_up, solve
 from nacre.lifecycle.audit.kernel.stacks import Stacks, find
 from nacre.lifecycle.audit.kernel.unnamed import find_by_shapes
+from nacre.lifecycle.audit.kernel.values import told
 from nacre.lifecycle.audit.kernel.views import Context, Viewed, expand, views_of
 from nacre.lifecycle.audit.subject import Subject
 
@@ -52,7 +54,8 @@ class _Found:
 def canonicalise(subject: Subject) -> Canonical:
     """The roles, sizes, graph and hashes of a subject's kernel.
 
-    No weights are read but where `subject.tensors` is at hand and shapes leave roles open under names that say nothing.
+    No weights are read but where `subject.tensors` is at hand and shapes leave roles open under names that say nothing
+    (`values.told`).
     Raises CheckpointError, with the reason, where no role can be told.
     """
     config = subject.config or {}
@@ -66,7 +69,8 @@ def canonicalise(subject: Subject) -> Canonical:
     _regate(stacks, shapes, config, notes)
     sides = [_solve(one, shapes, inert, parsed, subject.config, bits) for one in stacks.all()]
     found = _Found(stacks, sides, [*notes, *bits.notes], ambiguous, inert, bits)
-    return _assemble(subject, found)
+    canonical = _assemble(subject, found)
+    return told(canonical, subject.tensors) if ambiguous and subject.tensors is not None else paired_biases(canonical)
 
 
 def _stacks(

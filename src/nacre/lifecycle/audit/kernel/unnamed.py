@@ -59,23 +59,23 @@ def find_by_shapes(
         return None
     hidden = _hidden(layers, shapes)
     inside = {one.name for members in layers.values() for one in members}
-    outside = [one for one in parsed if one.name not in inside and shapes[one.name]]
+    outside, apart = _around([one for one in parsed if one.name not in inside and shapes[one.name]], shapes, hidden)
     vectors = sum(shapes[one.name] == (hidden,) for one in outside)
     biased = None if vectors == 0 else vectors > 1  # a norm outside the layers has a bias where those inside have
-    stack, unmapped = Stack("(by shape)"), list[str]()
+    stack, unmapped = Stack("(by shape)"), [one.name for one in apart]
     assigner = Assigner(shapes, source, trust_names)
     families: Counter[str] = Counter()
     is_exact = True
+    usual = _usual(layers, shapes)
     for layer, members in sorted(layers.items()):
-        bag = tuple(sorted(shapes[one.name] for one in members))
-        fit = _best(bag, hidden, biased) if len(bag) <= _LARGEST_BAG else None
+        fit, taken = _fit_of(members, usual, shapes, hidden, biased)
         if fit is None:
             unmapped += [one.name for one in members]
             is_exact = False
             continue
         families[fit.family] += 1
-        is_exact = is_exact and fit.left == 0 and fit.is_upright
-        placed = assigner.assign(layer, members, fit.roles)
+        is_exact = is_exact and len(taken) == len(members) and fit.left == 0 and fit.is_upright
+        placed = assigner.assign(layer, taken, fit.roles)
         known = {one.name for one in placed}
         stack.placed += placed
         unmapped += [one.name for one in members if one.name not in known]
@@ -87,6 +87,49 @@ def find_by_shapes(
     return Found(
         Stacks(stack, unmapped=sorted([*unmapped, *left])), [*notes, *assigner.notes], assigner.ambiguous(), is_exact
     )
+
+
+def _around(outside: Sequence[Parsed], shapes: Mapping[str, Shape], hidden: int) -> tuple[list[Parsed], list[Parsed]]:
+    """What stands around the stack, and numbered tensors beside it, which count only where nothing else is a table."""
+    plain = [one for one in outside if one.layer is None]
+    has_table = any(len(shapes[one.name]) == 2 and shapes[one.name][1] == hidden for one in plain)
+    return (plain, [one for one in outside if one.layer is not None]) if has_table else (list(outside), [])
+
+
+def _usual(layers: Mapping[int, Sequence[Parsed]], shapes: Mapping[str, Shape]) -> tuple[set[str], str]:
+    """Templates that stand in half of the layers or more, always in one shape; the prefix of most of their tensors.
+
+    Tensors that nothing reads (dummies beside the model) are numbered without regard to its layers.
+    """
+    found: dict[str, set[Shape]] = defaultdict(set)
+    members = [one for layer in layers.values() for one in layer]
+    count = Counter(one.template for one in members)
+    for one in members:
+        found[one.template].add(shapes[one.name])
+    usual = {template for template, kinds in found.items() if len(kinds) == 1 and 2 * count[template] >= len(layers)}
+    stacks = Counter(one.stack for one in members if one.template in usual)
+    return usual, stacks.most_common(1)[0][0] if stacks else ""
+
+
+def _fit_of(
+    members: Sequence[Parsed],
+    usual: tuple[set[str], str],
+    shapes: Mapping[str, Shape],
+    hidden: int,
+    biased: bool | None,
+) -> tuple[Fit | None, list[Parsed]]:
+    """The best design of a layer and the tensors it was told from: without strangers where that leaves nothing over."""
+    templates, stack = usual
+    regular = [one for one in members if one.template in templates]
+    tried = [list(members), regular, [one for one in regular if one.stack == stack]]
+    fits = []
+    for some in tried:
+        bag = tuple(sorted(shapes[one.name] for one in some))
+        fit = _best(bag, hidden, biased) if 0 < len(bag) <= _LARGEST_BAG else None
+        if fit is not None and fit.left == 0:
+            return fit, some
+        fits.append((fit, some))
+    return next(((fit, some) for fit, some in reversed(fits) if fit is not None), (None, list(members)))
 
 
 def _layers(parsed: Sequence[Parsed], shapes: Mapping[str, Shape]) -> tuple[dict[int, list[Parsed]], list[str]]:
