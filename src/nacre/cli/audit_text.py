@@ -38,6 +38,7 @@ def lines(pairs: Sequence[Pair], words: Words) -> Iterator[str]:
 def _pair(pair: Pair, words: Words) -> Iterator[str]:
     yield f"{coloured(pair.verdict, _COLOURS[pair.verdict])}  {spoken(summary(pair), words.language)}"
     yield f"{words('means')}: {words(f'means_{pair.verdict}')}"
+    yield from _beyond_the_pair(pair, words)
     yield ""
     rows = [
         [words(name), one.verdict, _chance(one, words), stage_sentence(one, words.language)]
@@ -74,6 +75,15 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
     shown = cost_rows(pair, words, duration, size)
     if shown:
         yield "; ".join(f"{name}: {value}" for name, value in shown)
+
+
+def _beyond_the_pair(pair: Pair, words: Words) -> Iterator[str]:
+    """What several references make up together, and who was first, where that was looked into."""
+    detail = pair.stages["weights"].detail if "weights" in pair.stages else {}
+    for part in ("mixture", "direction"):
+        told = detail.get(part)
+        if told:
+            yield spoken(told["words"], words.language)
 
 
 def group_lines(grouped: Grouped) -> Iterator[str]:

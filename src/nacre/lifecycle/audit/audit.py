@@ -20,6 +20,7 @@ from nacre.lifecycle.audit.opening import open_subject
 from nacre.lifecycle.audit.said import clauses, say
 from nacre.lifecycle.audit.sentences import summarise
 from nacre.lifecycle.audit.subject import Subject
+from nacre.lifecycle.audit.together import is_candidate, with_direction, with_mixture
 from nacre.lifecycle.audit.verdict import LEAST_P, WORDS, Pair, StageVerdict, Word, overall, untestable
 from nacre.lineage.store import Store
 from nacre.progress import Progress, Silent
@@ -75,10 +76,18 @@ def audit(subject: str | Path, references: Sequence[str | Path], options: AuditO
     if not names:
         raise UsageError("there is nothing to hold the subject against", remedy="give a reference: --against REF")
     ours = open_side(subject, options)
-    pairs = []
+    pairs, related = [], []
     for number, name in enumerate(names, 1):
         options.progress.update(number, len(names), reference=str(name))
-        pairs.append(_audited(ours, name, len(names), options))
+        pair, theirs = _audited(ours, name, len(names), options)
+        if theirs is not None and is_candidate(pair):  # only these stay open
+            related.append((pair, theirs))
+        else:
+            pairs.append(pair)
+    told = with_mixture(ours, related, options.seed)
+    for pair, (_, theirs) in zip(told, related, strict=True):
+        pair = with_direction(pair, ours, theirs)
+        pairs.append(replace(pair, summary=summarise(pair, options.language)))
     return sorted(pairs, key=_strength)
 
 
@@ -105,8 +114,9 @@ def open_side(ref: str | Path, options: AuditOptions) -> Opened:
         return Opened(subject, None, _said(error), digest, source)
 
 
-def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) -> Pair:
-    """One pair. Of several references one that cannot be read is a pair that says so."""
+def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) -> tuple[Pair, Opened | None]:
+    """One pair, and the reference as it was opened. Of several references one that cannot be read is a pair that says
+    so."""
     machine.reset_peak_memory()
     began = time.monotonic()
     try:
@@ -116,7 +126,7 @@ def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) 
     except CheckpointError as error:
         if count == 1:
             raise
-        return _unread(ours, name, error, options)
+        return _unread(ours, name, error, options), None
     before = ours.bytes_read
     stages, seconds = _stages(ours, theirs, count, options)
     cost = {
@@ -142,7 +152,7 @@ def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) 
         cost=cost,
         digests={"subject": ours.digest, "reference": theirs.digest},
     )
-    return replace(pair, summary=summarise(pair, options.language))
+    return replace(pair, summary=summarise(pair, options.language)), theirs
 
 
 def _unread(ours: Opened, name: str | Path, error: NacreError, options: AuditOptions) -> Pair:
