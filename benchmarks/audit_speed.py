@@ -1,10 +1,13 @@
-"""How fast an audit reads: digests of a pair of checkpoints of a 7B model's shape, beside `cat` of the same bytes.
+"""How fast an audit reads a pair of checkpoints of a 7B model's shape, beside `cat` of the same bytes.
 
 python benchmarks/audit_speed.py [--gib 2 | --quick] [--runs 3] [--folder DIR]
 
-Writes two sharded bfloat16 checkpoints with the shapes of Llama-2-7B. Shards up to `--gib` hold values; the others are
-sparse files, of which only headers are read. Programs run in turns, in processes of their own, with the files out of
-the system's cache (`cold`, as a model larger than memory is) and in it (`warm`). Peak memory is that of the process.
+Writes a bfloat16 checkpoint with the shapes of Llama-2-7B, sharded, and its copy. Shards up to `--gib` hold values; the
+others are sparse files, of which only headers are read. `nacre digests` is the SHA-256 of every tensor, what a record
+cites; `nacre equal` finds the equal tensors of the two as the audit's first test does, and on a copy that is its
+dearest case: every byte of both is compared. Programs run in turns, in processes of their own, with the files out of
+the system's cache (`cold`, as a model larger than memory is) and in it (`warm`). Peak memory is that of the process;
+seconds of CPU (imports count) are what the load of the machine moves least.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,32 +113,56 @@ def run_cat(paths: list[Path]) -> tuple[float, float]:
     return time.perf_counter() - began, 0.0
 
 
-def run_hashing(paths: list[Path]) -> tuple[float, float]:
-    """Seconds from opening the folders to the last digest, and peak memory in MiB, of a fresh process."""
-    command = [sys.executable, __file__, "--child", *map(str, paths)]
+def run_child(program: str, paths: list[Path]) -> tuple[float, float]:
+    """Seconds from opening the folders to the last answer, and peak memory in MiB, of a fresh process."""
+    command = [sys.executable, __file__, "--program", program, "--child", *map(str, paths)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return told["seconds"], told["peak_mib"]
 
 
-def hash_in_child(paths: list[Path]) -> None:
-    """The measured work: both folders are opened, and every tensor of the given shards is hashed."""
+def work(program: str, paths: list[Path]) -> None:
+    """The measured work: both folders are opened, and the tensors of the given shards are hashed or compared."""
     from nacre.lifecycle.audit.opening import open_subject
     from nacre.lifecycle.audit.readers.digest import hash_tensors
 
-    began, n_digests = time.perf_counter(), 0
+    began, done, sources = time.perf_counter(), 0, []
     for folder in sorted({path.parent for path in paths}):
         subject = open_subject(folder)
         if subject.tensors is None:
             raise SystemExit(subject.missing["weights"])
         files = {path.name for path in paths if path.parent == folder}
         names = [name for name, info in subject.infos.items() if info.file in files]
-        n_digests += len(hash_tensors(subject.tensors, names))
+        sources.append((subject.tensors, names))
+        if program == DIGESTS:
+            done += len(hash_tensors(subject.tensors, names))
+    if program == EQUAL:
+        done = equal_tensors(sources)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, "digests": n_digests}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, "done": done}))
 
 
-PROGRAMS: dict[str, Callable[[list[Path]], tuple[float, float]]] = {"cat": run_cat, "nacre digests": run_hashing}
+def equal_tensors(sources: list[tuple[Any, list[str]]]) -> int:
+    """How many tensors of the first source the second holds, by the audit's own test."""
+    from nacre.lifecycle.audit.canonical import Canonical, Sizes, View
+    from nacre.lifecycle.audit.weights.contents import labels
+    from nacre.lifecycle.audit.weights.side import Side
+
+    sides = []
+    for source, names in sources:
+        views = {(None, name): View(name, source.infos[name].shape) for name in names}
+        sides.append(Side(Canonical("decoder", Sizes(), "", "", (), views=views), source))
+    ours, theirs = labels(*sides)
+    equal = len(set(ours.values()) & set(theirs.values()))
+    if equal != len(sources[0][1]):
+        raise SystemExit(f"of {len(sources[0][1])} copied tensors {equal} were found")
+    return equal
+
+
+DIGESTS, EQUAL = "nacre digests", "nacre equal"
+PROGRAMS: dict[str, Callable[[list[Path]], tuple[float, float]]] = {
+    "cat": run_cat, DIGESTS: partial(run_child, DIGESTS), EQUAL: partial(run_child, EQUAL),
+}  # fmt: skip
 
 
 def measure(paths: list[Path], runs: int) -> list[dict[str, Any]]:
@@ -182,13 +210,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the pair is written and removed again (default: temporary)")
     parser.add_argument("--child", nargs="+", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--program", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        hash_in_child(given.child)
+        work(given.program, given.child)
         return
     gib = QUICK_GIB if given.quick else given.gib
     with tempfile.TemporaryDirectory(dir=given.folder) as top:
-        pair = [write_model(Path(top) / name, seed, int(gib / 2 * 2**30)) for seed, name in enumerate("ab")]
+        pair = [write_model(Path(top) / name, 0, int(gib / 2 * 2**30)) for name in ("model", "copy")]
         rows = measure([*pair[0], *pair[1]], given.runs)
     where = record.machine(["nacre", "numpy"])
     record.append("audit_speed", [{**where, **row} for row in rows])
