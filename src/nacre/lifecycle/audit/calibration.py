@@ -8,6 +8,7 @@ The table is made by `benchmarks/audit_bank.py` and shipped with the hashes of w
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from nacre.errors import DataError
-from nacre.lifecycle.audit.verdict import Tier
+from nacre.lifecycle.audit.verdict import LEAST_P, Tier
 
 TABLE = Path(__file__).with_name("calibration.json")
 _CAUGHT = 0.9  # lower bound of the share caught from which a derivation counts as one that would have been
@@ -46,6 +47,17 @@ class Calibration:
         if not null:
             return None, "heuristic"
         return (1 + len(null) - bisect_left(null, value)) / (len(null) + 1), "calibrated"
+
+    def tail(self, test: str, value: float) -> float | None:
+        """p of a statistic above all of the bank's independent pairs, read off an exponential tail through their
+        highest tenth (which falls more slowly than that of sums of ranks does); never below 1e-6. None within the bank.
+        """
+        null = self.nulls.get(test, ())
+        count = len(null) // 10
+        if count < 10 or value <= null[-1]:
+            return None
+        start, excess = null[-count - 1], sum(null[-count:]) / count - null[-count - 1]
+        return max(LEAST_P, count / len(null) * math.exp(-(value - start) / excess))
 
     def caught(self) -> str | None:
         """The weakest derivations that would have been caught, in words; None where the bank says nothing."""

@@ -11,13 +11,13 @@ import numpy as np
 
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.weights.basis import match
-from nacre.lifecycle.audit.weights.invariant import answers, match_answers
-from nacre.lifecycle.audit.weights.matching import Places
+from nacre.lifecycle.audit.weights.matching import Places, assign, unit_rows
 from nacre.lifecycle.audit.weights.side import Block, Settings, Side
 
 WIDEST = 2048  # hidden size up to which a rotation is looked for
 _READS_HIDDEN = ("q", "k", "v", "gate", "up", "router")
 _WRITES_HIDDEN = ("o", "down")
+_SCALED = 0.15  # median distance of neurons' scales from 1, in logarithms, from which they count as changed
 
 
 class Aligned(NamedTuple):
@@ -99,11 +99,42 @@ def _neurons(
         partners = match(other[drawn], one)
         order = np.argsort(partners)
         return partners[order], drawn[order]
-    first, _ = match_answers(answers(a, i, block_a, settings), answers(b, j, block_b, settings), settings)
-    narrow = np.random.default_rng([settings.seed, 4]).permutation(min(size_a, size_b))[: settings.neurons]
-    found = (narrow, first) if size_a <= size_b else (first, narrow)
-    order = np.argsort(found[0])
-    return found[0][order], found[1][order]
+    return _by_weights(a, b, (i, block_a), (j, block_b), rotation, settings)
+
+
+def _by_weights(
+    a: Side, b: Side, at_a: tuple[int, Block], at_b: tuple[int, Block], rotation: Floats, settings: Settings
+) -> tuple[Places, Places]:
+    """Neurons whose weights, all three in one basis, are most alike; scales and a common sign of up and down are free.
+
+    Surer than what they answer to tokens, once the rotation is known.
+    """
+    alike: Floats | None = None
+    sizes = [side.shape(layer, block.up)[0] for side, (layer, block) in ((a, at_a), (b, at_b))]
+    drawn = np.sort(np.random.default_rng([settings.seed, 6]).permutation(min(sizes))[: settings.neurons])
+    chosen = [drawn if size == min(sizes) else np.arange(size) for size in sizes]
+    if sizes[0] == sizes[1]:
+        chosen[1] = np.arange(sizes[1])
+    for name_a, name_b in zip(at_a[1], at_b[1], strict=True):
+        if name_a is None or name_b is None:
+            continue
+        one = unit_rows(_neuron_rows(a, at_a[0], name_a)[chosen[0]])
+        other = unit_rows(_neuron_rows(b, at_b[0], name_b)[chosen[1]] @ rotation)
+        cosine = one @ other.T
+        part = cosine if name_a.startswith("gate") else np.abs(cosine)
+        alike = part if alike is None else alike + part
+    assert alike is not None
+    if len(chosen[0]) <= len(chosen[1]):
+        mine, theirs = chosen[0], chosen[1][assign(alike)]
+    else:
+        mine, theirs = chosen[0][assign(np.ascontiguousarray(alike.T))], chosen[1]
+    order = np.argsort(mine)
+    return mine[order], theirs[order]
+
+
+def _neuron_rows(side: Side, layer: int, role: str) -> Floats:
+    """(F, D) a feed-forward matrix with one row for each neuron, gains folded."""
+    return np.ascontiguousarray(side.read(layer, role).T) if role.startswith("down") else side.folded(layer, role)
 
 
 def aligned(a: Side, b: Side, over: Alignment, settings: Settings) -> Iterator[Aligned]:
@@ -163,8 +194,13 @@ def _with_gain(side: Side, layer: int | None, role: str, values: Floats) -> Floa
 
 
 def _rescaled(one: Floats, other: Floats) -> Floats:
-    """`other` with each row scaled to lie as close to `one`'s as it can."""
+    """`other` with each row scaled to lie as close to `one`'s as it can; as it is where no scale was changed.
+
+    Training and adapters turn rows and leave their scales about 1, which a fit would only add noise to.
+    """
     scale = np.sum(one * other, axis=1, keepdims=True) / np.maximum(np.sum(other * other, axis=1, keepdims=True), 1e-20)
+    if np.median(np.abs(np.log(np.maximum(np.abs(scale), 1e-6)))) < _SCALED:
+        return other
     return np.asarray(other * scale, np.float32)
 
 

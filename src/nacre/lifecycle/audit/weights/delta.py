@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from nacre.lifecycle.audit.weights.levels import is_half, pattern, rounding, zer
 from nacre.lifecycle.audit.weights.side import Settings, Side
 
 Doubles = NDArray[np.float64]
+_ROUNDING, _TURNED = 1e-7, 1e-5  # what float32 leaves of equal weights: as they are, and after a rotation
 _SPIKES = 8  # singular directions that training leaves strongest
 
 
@@ -55,15 +57,16 @@ class MatrixDelta:
 
 def deltas(a: Side, b: Side, over: Alignment, settings: Settings) -> list[MatrixDelta]:
     """All matrices of the aligned layers, embedding and head. `a` is the reference, `b` the subject."""
-    return [measure(one) for one in aligned(a, b, over, settings)] if over.fits else []
+    noise = _ROUNDING if over.rotation is None else _TURNED
+    return [measure(one, noise) for one in aligned(a, b, over, settings)] if over.fits else []
 
 
-def measure(pair: Aligned) -> MatrixDelta:
-    """The numbers of one pair of matrices."""
+def measure(pair: Aligned, noise: float = _ROUNDING) -> MatrixDelta:
+    """The numbers of one pair of matrices; `noise` is what rounding leaves, in parts of the weights' size."""
     a, b = pair.a.astype(np.float64), pair.b.astype(np.float64)
     difference, size = b - a, float(np.sum(a * a)) or 1.0
     strong, strong_b = _strongest(a), _strongest(b)
-    rank, energy, top = low_rank(difference, floor=1e-7 * math.sqrt(size / a.size))
+    rank, energy, top = low_rank(difference, floor=noise * math.sqrt(size / a.size))
     grid, rows = _new_grid(pair), np.linalg.norm(difference, axis=1)
     nonzero = pair.b != 0
     return MatrixDelta(
@@ -102,21 +105,29 @@ def _held(part: Doubles, other: Doubles) -> float:
 def low_rank(difference: Doubles, floor: float = 0.0) -> tuple[int, float, float]:
     """(r, share of the energy in them, largest over the edge) of singular values above 1.1 times the edge of noise.
 
-    The noise's deviation is told from the median singular value (Gavish and Donoho 2014, section III.E), and is at
-    least `floor`, the rounding of float32.
+    The noise's deviation is told from the lower quartile of the singular values and that of the Marchenko-Pastur law
+    (as Gavish and Donoho 2014, section III.E, do from the median), so that a rank of half the side is still told; it is
+    at least `floor`, the rounding of float32.
     """
     short, long = sorted(difference.shape)
     square = difference @ difference.T if difference.shape[0] == short else difference.T @ difference
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(square)[::-1], 0))
     if values[0] <= 0:
         return 0, 0.0, 0.0
-    beta = short / long
-    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-    best = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
-    sigma = max(float(np.median(values)) * omega / best / math.sqrt(long), floor)
-    edge = sigma * (math.sqrt(short) + math.sqrt(long))
+    sigma = float(np.quantile(values, 0.25)) / math.sqrt(long * _quartile(round(short / long, 4)))
+    edge = max(sigma, floor) * (math.sqrt(short) + math.sqrt(long))
     above = values > 1.1 * edge
     return int(above.sum()), float(np.sum(values[above] ** 2) / np.sum(values**2)), float(values[0] / edge)
+
+
+@cache
+def _quartile(beta: float) -> float:
+    """The lower quartile of the Marchenko-Pastur law of ratio `beta` (at most 1) and variance 1."""
+    low, high = (1 - math.sqrt(beta)) ** 2, (1 + math.sqrt(beta)) ** 2
+    edges = low + (high - low) * np.linspace(0, 1, 4001) ** 2  # close together where a square matrix has its pole
+    at = (edges[1:] + edges[:-1]) / 2
+    mass = np.sqrt((high - at) * (at - low)) / at * np.diff(edges)
+    return float(np.interp(0.25, np.cumsum(mass) / mass.sum(), edges[1:]))
 
 
 def _kurtosis(values: Doubles) -> float:

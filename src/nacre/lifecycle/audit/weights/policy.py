@@ -213,7 +213,7 @@ def _related(
     told = _parts_only(found[0])
     if over:
         same_attention = over.fits and attention_is_same(reference, subject, over)
-        context = Context(found[0].detail, same_attention, _only_order(found))
+        context = Context(found[0].detail, same_attention)
         told = tell(reference, subject, over, measured, context)
     detail = {
         "numbers": dict(told.numbers),
@@ -229,12 +229,6 @@ def _related(
         return StageVerdict(STAGE, "SHARED_INIT", f"a common start, trained apart: {told.words}", **common)
     text = f"derived ({told.kind}): {told.words}"
     return StageVerdict(STAGE, "DERIVED", text, kind=told.kind, share=told.share, **common)
-
-
-def _only_order(found: Sequence[Evidence]) -> bool:
-    """C2 at its ceiling in every block while C3 stays below half of its own."""
-    order, asked = _named(found, "basis"), _named(found, "invariant")
-    return bool(order and asked and order.detail["at_ceiling"] and asked.detail["rho"] < 0.5)
 
 
 def _parts_only(first: Evidence) -> Finding:
