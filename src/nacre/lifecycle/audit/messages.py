@@ -115,6 +115,20 @@ _WEIGHTS: Mapping[str, str] = {
     "embeddings are {a} and {b} wide": "词嵌入的宽度为 {a} 与 {b}",
     "the best rotation between the embeddings has a trace of {s:.3f} of its size":
         "两个词嵌入之间的最佳旋转，其迹为最大值的 {s:.3f}",
+    # kinds, and merges of several references
+    "the reference makes up {share:.0%} of a merge": "参照占合并结果的 {share:.0%}",
+    "of what training made strongest {kept:.0%} is shared, of the rest {bulk:.0%}: they start alike and part":
+        "训练所强化的部分共有 {kept:.0%}，其余部分共有 {bulk:.0%}：起点相同，此后分道",
+    "every tensor of the reference is in the subject, value for value, beside {n} others":
+        "参照的每个张量都逐值见于被审对象，此外另有 {n} 个张量",
+    "{new:,} tokens stand where the reference has {old:,}, and the stack was trained on by {relative:.1%}":
+        "参照有 {old:,} 个词元，此处有 {new:,} 个，各层又经训练，变动 {relative:.1%}",
+    "no merge of the references: together they explain {explained:.0%} of its difference from the nearest of them, "
+    "{nearest}":
+        "并非各参照的合并：它们合起来只能解释它与其中最近者 {nearest} 的差异的 {explained:.0%}",
+    "shares were not computed: {reason}": "未计算占比：{reason}",
+    "a merge of {parts}; {explained:.1%} explained": "由 {parts} 合并而成；可解释 {explained:.1%}",
+    "derived (merged): {words}": "派生（合并）：{words}",
     # which tokens are the same
     "one side has no tokenizer": "有一方没有分词器",
     "a tokenizer cannot be read ({reason})": "有一个分词器无法读取（{reason}）",
