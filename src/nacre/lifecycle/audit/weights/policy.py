@@ -11,6 +11,7 @@ from nacre.errors import CheckpointError
 from nacre.lifecycle.audit import calibration
 from nacre.lifecycle.audit.calibration import Calibration
 from nacre.lifecycle.audit.canonical import Canonical
+from nacre.lifecycle.audit.kernel.exchange import settled
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
 from nacre.lifecycle.audit.weights import basis, body, exact, invariant, polar
@@ -209,6 +210,7 @@ def _related(
     notes: tuple[str, ...],
 ) -> StageVerdict:
     corrected, best = decision
+    subject, reference = _settled(subject, reference)
     over, measured = _difference(subject, reference, found, options)
     told = _parts_only(found[0])
     if over:
@@ -229,6 +231,18 @@ def _related(
         return StageVerdict(STAGE, "SHARED_INIT", f"a common start, trained apart: {told.words}", **common)
     text = f"derived ({told.kind}): {told.words}"
     return StageVerdict(STAGE, "DERIVED", text, kind=told.kind, share=told.share, **common)
+
+
+def _settled(subject: Side, reference: Side) -> tuple[Side, Side]:
+    """Both sides with the roles that names and values left open chosen so that the two are alike: for what has been
+    decided to be related only, never before a test."""
+    for_subject = settled(subject.canonical, reference.canonical, subject.source, reference.source)
+    for_reference = settled(reference.canonical, for_subject, reference.source, subject.source)
+    return _under(subject, for_subject), _under(reference, for_reference)
+
+
+def _under(side: Side, canonical: Canonical) -> Side:
+    return side if canonical is side.canonical else replace(side, canonical=canonical, cache={})
 
 
 def _parts_only(first: Evidence) -> Finding:
