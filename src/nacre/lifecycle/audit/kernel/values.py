@@ -50,6 +50,8 @@ def told(canonical: Canonical, source: TensorSource) -> Canonical:
         layers = [None] if outside else [*range(canonical.sizes.layers or 0)]
         has = [one for one in layers if all((one, role) in canonical.views for role in group)]
         together = outside or is_alike(canonical, group, has)
+        if together and not _agree(canonical, source, group, spread_layers(has, MOST_LAYERS), rule):
+            together = False
         settled: set[tuple[str, ...]] = set()
         for some in [spread_layers(has, MOST_LAYERS)] if together else [[one] for one in has]:
             targets = has if together else some
@@ -96,6 +98,13 @@ def _answer(
         return None, group
     left = tuple(role for role in group if role in ("k", "q")) if name == "attention" else ()
     return best, left if len(left) > 1 else ()
+
+
+def _agree(canonical: Canonical, source: TensorSource, group: Order, layers: Sequence[int | None], rule: _Rule) -> bool:
+    """Whether no two layers contradict each other, each by its margin: one name then means one role in all of them."""
+    answers = [_answer(canonical, source, group, [one], rule)[0] for one in layers]
+    said = [one for one in answers if one is not None]
+    return all(_same(one, said[0], group) for one in said)
 
 
 def _same(one: Order, other: Order, group: Order) -> bool:
