@@ -17,6 +17,7 @@ from nacre.lifecycle.audit.weights.side import Settings, Side
 
 Doubles = NDArray[np.float64]
 _ROUNDING, _TURNED = 1e-7, 1e-5  # what float32 leaves of equal weights: as they are, and after a rotation
+_ITERATIONS = 4  # of subspace iteration
 _SPIKES = 8  # singular directions that training leaves strongest
 
 
@@ -93,9 +94,21 @@ def _new_grid(pair: Aligned) -> tuple[int | None, int | None]:
 
 
 def _strongest(values: Doubles) -> Doubles:
-    """The part of a matrix that lies in its eight strongest left singular directions."""
-    vectors = np.linalg.eigh(values @ values.T)[1][:, -_SPIKES:]
-    return np.asarray(vectors @ (vectors.T @ values))
+    """The part of a matrix that lies in its eight strongest left singular directions.
+
+    By subspace iteration on twice as many (Halko et al. 2011, algorithm 4.4): a whole decomposition costs ten times it.
+    """
+    rows, columns = values.shape
+    if min(rows, columns) <= 4 * _SPIKES:
+        vectors = np.linalg.eigh(values @ values.T)[1][:, -_SPIKES:]
+        return np.asarray(vectors @ (vectors.T @ values))
+    basis = values @ np.random.default_rng(0).standard_normal((columns, 2 * _SPIKES))
+    for _ in range(_ITERATIONS):
+        basis = values @ (values.T @ np.linalg.qr(basis)[0])
+    basis = np.linalg.qr(basis)[0]
+    inside = basis.T @ values
+    left = basis @ np.linalg.eigh(inside @ inside.T)[1][:, -_SPIKES:]
+    return np.asarray(left @ (left.T @ values))
 
 
 def _held(part: Doubles, other: Doubles) -> float:

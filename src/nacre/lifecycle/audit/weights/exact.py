@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from nacre.lifecycle.audit.canonical import Key
+from nacre.lifecycle.audit.canonical import Key, View
 from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lifecycle.audit.weights.contents import is_whole, labels
@@ -18,17 +19,20 @@ TEST = "exact"
 LEAST_SIZE = 64  # values; a smaller tensor is counted and decides nothing
 LEAST_DISTINCT = 32  # different values among those looked at; fewer is a default (ones, zeros), not training
 _LOOKED_AT = 4096
+_UNMAPPED = "unmapped:"  # before the name of a tensor that has no role
 _NOT_TRAINED = ("positions", "relative_bias")  # tables that a formula may fill
 
 
 def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     """The share of `a`'s parameters that lie in tensors which `b` holds too, bit for bit in float32.
 
-    `value` is that share. p is exact: two trainings that share nothing agree in all of 64 or more floats with
-    probability 0 for any purpose (it is reported as 1e-300).
+    Tensors of `a` without a role count where `b` holds them. `value` is that share. p is exact: two trainings that
+    share nothing agree in all of 64 or more floats with probability 0 for any purpose (it is reported as 1e-300).
     """
+    a = _with_unmapped(a, b)
     ours, theirs = labels(a, b)
     held = Counter(theirs.values())
+    ours = {key: digest for key, digest in ours.items() if not _is_unmapped(key) or digest in held}
     same = {key for key, digest in ours.items() if digest in held}
     counted = [key for key in sorted(same, key=str) if _is_evidence(a, key)]
     total = sum(_size(a, key) for key in ours)
@@ -49,6 +53,20 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     text = say(template, n=len(same), all=len(ours), share=share)
     assumption = "two trainings that share nothing never end in the same 64 or more floating-point numbers"
     return Evidence(TEST, share, 1e-300 if counted else 1.0, "exact", text, assumption, detail)
+
+
+def _with_unmapped(a: Side, b: Side) -> Side:
+    """`a` with the tensors that have no role, where `b` has some of their shape: a decoy may stand in the place of one.
+    """
+    shapes = {view.shape for view in b.canonical.views.values()}
+    names = (name for name in a.canonical.unmapped if name in a.source.infos)
+    found: dict[Key, View] = {(None, f"{_UNMAPPED}{name}"): View(name, a.source.infos[name].shape) for name in names}
+    more = {key: view for key, view in found.items() if view.shape in shapes}
+    return replace(a, canonical=replace(a.canonical, views={**a.canonical.views, **more})) if more else a
+
+
+def _is_unmapped(key: Key) -> bool:
+    return key[1].startswith(_UNMAPPED)
 
 
 def _is_evidence(side: Side, key: Key) -> bool:
