@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,10 @@ class Similarity:
     """All shares are 0..1 and of learned tokens.
 
     `kept`: of the pairs of tokens that follow each other in the smaller vocabulary (fewer learned tokens), those that
-    follow each other in the larger one as well, tokens that only one side has passed over on both. `jaccard`: shared
+    follow each other in the larger one as well, tokens that only one side has passed over on both. `falling`: of the
+    links between shared tokens, how many lead to a token whose bytes sort lower, and `order` the share of these that
+    the other side has as well: programs break ties of equal counts by an order that rises, so links that rise may be
+    kept by convention alone. `order_late` is that share in the later half. `jaccard`: shared
     tokens by all tokens, each side cut to the length of the shorter one. `prefix`: tokens of the longest common
     beginning. `tau`: Kendall's, of the shared tokens' order; None below two. `in_subject`: the share of the
     reference's tokens that the subject has, `in_reference` the other way. `same_id`, `aligned`: of the smaller's
@@ -29,6 +33,9 @@ class Similarity:
 
     shared: int
     kept: float
+    falling: int
+    order: float
+    order_late: float
     jaccard: float
     prefix: int
     prefix_share: float
@@ -41,9 +48,9 @@ class Similarity:
     sorted_share: float
 
     @property
-    def is_same_order(self) -> bool:
-        """No two shared tokens stand in another order."""
-        return self.tau is not None and self.tau == 1.0
+    def n_kept(self) -> int:
+        """Falling links that both sides have."""
+        return round(self.order * self.falling)
 
 
 def similarity(subject: Vocabulary, reference: Vocabulary) -> Similarity:
@@ -54,12 +61,17 @@ def similarity(subject: Vocabulary, reference: Vocabulary) -> Similarity:
     heads = len(set(a[:least]) & set(b[:least]))
     prefix = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), least)
     small, large = (subject, reference) if len(a) <= len(b) else (reference, subject)
+    links = neighbours(small, large)
+    falls = [link.is_kept for link in links if link.falls]
     shifts = Counter(large.ids[token] - small.ids[token] for token in shared)
     shift, aligned = shifts.most_common(1)[0] if shifts else (0, 0)
     places = np.array([reference.place[token] for token in shared], dtype=np.int64)
     return Similarity(
         shared=len(shared),
-        kept=_neighbours(small, large) / max(1, least - 1),
+        kept=sum(link.is_kept for link in links) / max(1, least - 1),
+        falling=len(falls),
+        order=sum(falls) / max(1, len(falls)),
+        order_late=sum(falls[len(falls) // 2 :]) / max(1, len(falls) - len(falls) // 2),
         jaccard=heads / max(1, 2 * least - heads),
         prefix=prefix,
         prefix_share=prefix / max(1, least),
@@ -73,11 +85,19 @@ def similarity(subject: Vocabulary, reference: Vocabulary) -> Similarity:
     )
 
 
-def _neighbours(small: Vocabulary, large: Vocabulary) -> int:
-    """Pairs of shared tokens next to each other on both sides, in the same order, others passed over."""
+class Link(NamedTuple):
+    """Two shared tokens that follow each other in the smaller vocabulary: whether they do in the larger one, and
+    whether the second sorts before the first by its bytes."""
+
+    is_kept: bool
+    falls: bool
+
+
+def neighbours(small: Vocabulary, large: Vocabulary) -> list[Link]:
+    """The links of shared tokens in the smaller one's order of learning; tokens of one side only are passed over."""
     ours = [token for token in small.learned if token in large.place]
     theirs = {token: i for i, token in enumerate(token for token in large.learned if token in small.place)}
-    return sum(theirs[after] == theirs[before] + 1 for before, after in itertools.pairwise(ours))
+    return [Link(theirs[after] == theirs[before] + 1, after < before) for before, after in itertools.pairwise(ours)]
 
 
 def kendall(places: Places) -> float | None:
@@ -105,10 +125,11 @@ def kendall(places: Places) -> float | None:
 
 
 def _sorted_share(tokens: tuple[bytes, ...]) -> float:
-    """The larger of the shares of neighbours that ascend in bytes, or do not get shorter; 0 where there are few."""
+    """The largest of the shares of neighbours that rise or fall in bytes, do not get shorter or do not get longer."""
     if len(tokens) < 3:
         return 0.0
     pairs = list(itertools.pairwise(tokens))
-    by_bytes = sum(left < right for left, right in pairs)
-    by_length = sum(len(left) <= len(right) for left, right in pairs)
-    return max(by_bytes, by_length) / len(pairs)
+    rising = sum(left < right for left, right in pairs)
+    not_shorter = sum(len(left) <= len(right) for left, right in pairs)
+    not_longer = sum(len(left) >= len(right) for left, right in pairs)
+    return max(rising, len(pairs) - rising, not_shorter, not_longer) / len(pairs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from nacre.errors import NacreError
@@ -11,17 +12,22 @@ from nacre.lifecycle.audit.tokenizers import null
 from nacre.lifecycle.audit.tokenizers.formats import load_vocabulary
 from nacre.lifecycle.audit.tokenizers.segment import agreement
 from nacre.lifecycle.audit.tokenizers.similarity import Similarity, similarity
-from nacre.lifecycle.audit.tokenizers.vocabulary import Algorithm, Vocabulary
-from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
+from nacre.lifecycle.audit.tokenizers.vocabulary import Vocabulary
+from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, Tier, untestable
 
 STAGE = "tokenizer"
 LEAST_LEARNED = 100  # fewer learned tokens tell nothing
 SORTED = 0.95
+SAME_ORDER = 0.98  # of the falling links: a copy keeps them all, up to a few tokens moved by hand
 SAME_CORPUS = (
     "the same program on the same corpus gives the same vocabulary: copied and trained anew on that corpus "
     "cannot be told apart"
 )
-ASSUMPTION = "each corpus shares at most {share:.0%} of its text with the other; trained as in the table of the null"
+APART = "trained apart on corpora that share at most nine tenths of their text"
+ASSUMPTION = (
+    f"of tokenizers {APART}, each of these steps survives with a chance of at most {null.MOST_KEPT:.0%}, whatever the "
+    "steps before it did; in the table no eighth of any order kept more than {largest:.0%}"
+)
 
 
 def compare(subject: Subject, reference: Subject) -> StageVerdict:
@@ -43,25 +49,33 @@ def compare_vocabularies(subject: Vocabulary, reference: Vocabulary) -> StageVer
     if len(subject.ids) == 0 or len(reference.ids) == 0:
         return untestable(STAGE, "a vocabulary has no ordinary tokens")
     found = similarity(subject, reference)
-    detail = _detail(subject, reference, found)
+    verdict = decide(subject, reference, found)
+    return replace(verdict, detail={**_detail(subject, reference, found), **verdict.detail})
+
+
+def decide(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> StageVerdict:
+    """The verdict from what two vocabularies share, without the measures that decide nothing."""
     if _is_identical(subject, reference):
-        return _identical(subject, reference, detail)
+        return _identical(subject, reference, found)
     least = min(len(subject.learned), len(reference.learned))
     if least < LEAST_LEARNED:
         return untestable(STAGE, f"only {least:,} learned tokens on one side, {LEAST_LEARNED} are needed")
-    return _judge(subject, reference, found, detail)
+    return _judge(subject, reference, found)
 
 
 def _is_identical(subject: Vocabulary, reference: Vocabulary) -> bool:
-    """The same learned tokens in the same order, and the same segmentation; ids may be shifted by special tokens."""
+    """The same learned tokens in the same order, and the same segmentation; ids may differ. Where the longest token
+    wins (WordPiece, tries) no order takes part in cutting, so the same tokens are enough."""
     if subject.merges and reference.merges and subject.merges != reference.merges:
         return False
+    unknown = not (subject.knows_special and reference.knows_special)
+    added = subject.added.keys() == reference.added.keys()
     if subject.body_digest == reference.body_digest:
-        unknown = not (subject.knows_special and reference.knows_special)
-        return unknown or subject.added.keys() == reference.added.keys()
+        return unknown or added
+    if subject.algorithm == reference.algorithm and subject.algorithm in ("wordpiece", "trie"):
+        return added and subject.ids.keys() == reference.ids.keys()
     same = len(subject.learned) > 0 and _is_same_learned(subject, reference)
-    beside = subject.alphabet == reference.alphabet and subject.added.keys() == reference.added.keys()
-    return same and beside and _scores_agree(subject, reference)
+    return same and added and subject.alphabet == reference.alphabet and _scores_agree(subject, reference)
 
 
 def _is_same_learned(subject: Vocabulary, reference: Vocabulary) -> bool:
@@ -71,6 +85,8 @@ def _is_same_learned(subject: Vocabulary, reference: Vocabulary) -> bool:
         return True
     if subject.ids != reference.ids or subject.merges or reference.merges or subject.algorithm != "bpe":
         return False
+    if len(subject.learned) != len(reference.learned):
+        return False
     pairs = zip(subject.learned, reference.learned, strict=True)
     return sum(ours != theirs for ours, theirs in pairs) * 1000 <= len(subject.learned)
 
@@ -79,69 +95,95 @@ def _scores_agree(subject: Vocabulary, reference: Vocabulary) -> bool:
     return all(abs(score - reference.scores.get(token, 0.0)) < 2e-3 for token, score in subject.scores.items())
 
 
-def _identical(subject: Vocabulary, reference: Vocabulary, detail: dict[str, Any]) -> StageVerdict:
+def _identical(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> StageVerdict:
     whole = subject.digest == reference.digest
     unknown = [] if subject.knows_special and reference.knows_special else ["special tokens: a file does not list them"]
-    text = f"the same vocabulary: {len(subject.learned):,} learned tokens in the same order"
-    if not whole and not unknown:
-        text += ", with other special tokens or shifted ids"
-    detail["exact"] = whole
-    evidence = Evidence("digest of the content", 1.0, text=f"sha256 {subject.body_digest[:16]}")
-    return StageVerdict(
-        STAGE, "IDENTICAL", f"{text}; {SAME_CORPUS}", evidence=(evidence,), not_tested=tuple(unknown), detail=detail
-    )
-
-
-def _judge(subject: Vocabulary, reference: Vocabulary, found: Similarity, detail: dict[str, Any]) -> StageVerdict:
-    algorithms: set[Algorithm] = {subject.algorithm, reference.algorithm}
-    values = {"kept": found.kept, "jaccard": found.jaccard}
-    not_tested: tuple[str, ...] = ()
-    if found.sorted_share >= SORTED:
-        values.pop("kept")
-        not_tested = ("the order of learning: a vocabulary is sorted, so its order says nothing",)
-    most = null.p_values(values, algorithms, null.MOST)
-    # Which tokens are shared hangs on the texts' kind as well; their order does not: it alone is held to the half.
-    first = {name: values[name] for name in list(values)[:1]}
-    half = null.p_values(first, algorithms, null.HALF)
-    evidence = tuple(_evidence(name, values[name], most.p[name], half.p.get(name)) for name in values)
-    if most.least <= null.ALPHA:
-        verdict = _derived(subject, reference, found, most.least)
-    elif half.least <= null.ALPHA:
-        verdict = _inconclusive(
-            "more alike than tokenizers of corpora that share half of their text, "
-            "no more than those that share nine tenths",
-            half.least,
+    ordinary = sum(reference.ids.get(token) == i for token, i in subject.ids.items()) / max(1, len(subject.ids))
+    text = f"the same tokenizer: all {len(subject.learned):,} learned tokens agree, and every text is cut alike"
+    if ordinary < 1:
+        text += f"; {1 - ordinary:.0%} of the tokens have other ids" + (
+            f" (most are shifted by {abs(found.shift):,})" if found.shift and found.aligned > 0.5 else ""
         )
-    else:
-        verdict = _unrelated(subject, reference, algorithms, half.least)
+    if not unknown and {**subject.special} != {**reference.special}:
+        text += "; special tokens differ"
+    digests = " and ".join(sorted({subject.body_digest[:16], reference.body_digest[:16]}))
+    evidence = Evidence("digest of the content", 1.0, text=f"sha256 {digests}")
     return StageVerdict(
-        **{**vars(verdict), "evidence": evidence, "detail": detail, "not_tested": (*not_tested, *verdict.not_tested)}
+        STAGE,
+        "IDENTICAL",
+        f"{text}; {SAME_CORPUS}",
+        evidence=(evidence,),
+        not_tested=tuple(unknown),
+        detail={"exact": whole},
     )
+
+
+def _judge(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> StageVerdict:
+    cells = null.cells(subject, reference)
+    values, not_tested = {"order": found.order, "jaccard": found.jaccard}, _untold(found)
+    if not_tested:
+        values.pop("order")
+    ranked = null.p_values(values, cells)
+    p = null.exact(found.falling, found.n_kept) if "order" in values else 1.0
+    beyond = {name for name, rank in ranked.p.items() if rank <= null.ALPHA}
+    if "order" in beyond and found.order >= SAME_ORDER and p <= null.ALPHA:
+        verdict = _derived(subject, reference, found, p)
+    elif "order" in beyond:
+        reason = (
+            f"{found.order:.0%} of the order of shared tokens is the same, which tokenizers {APART} do not show, yet "
+            "not all of it: a common ancestor, the same corpus under other settings, or a changed copy"
+        )
+        verdict = _inconclusive(reason, ranked.least)
+    elif beyond:
+        reason = (
+            f"{found.shared:,} learned tokens are shared, more than by tokenizers {APART}, yet not in one order: "
+            "texts of one kind, or a copy that was put in another order"
+        )
+        verdict = _inconclusive(reason, ranked.least)
+    else:
+        verdict = _unrelated(subject, reference, found, ranked.least)
+    evidence = _evidence(values, ranked.p, p if "order" in values else None)
+    return replace(verdict, evidence=evidence, not_tested=(*not_tested, *verdict.not_tested))
+
+
+def _untold(found: Similarity) -> tuple[str, ...]:
+    """Why the order of learning says nothing, if it does not."""
+    if found.sorted_share >= SORTED:
+        return ("the order of learning: a vocabulary is sorted, so its order says nothing",)
+    if found.falling < null.LEAST_FALLING:
+        return (
+            f"the order of learning: the {found.shared:,} shared tokens have {found.falling} steps that convention "
+            f"does not explain, {null.LEAST_FALLING} are needed",
+        )
+    return ()
 
 
 def _derived(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: float) -> StageVerdict:
-    """Beyond what independent training explains. Whoever extends or prunes a vocabulary keeps its order exactly."""
-    if not found.is_same_order:
-        return _inconclusive(
-            f"{found.kept:.0%} of the order is the same, which independent corpora do not give, yet not all of it: "
-            "a common ancestor, the same corpus under other settings, or a changed copy",
-            p,
-        )
+    """Beyond what independent training explains, in one order. Whoever extends or prunes a vocabulary keeps that."""
     small, large = sorted((subject, reference), key=lambda one: (len(one.learned), len(one)))
     if _is_longer_training(small, large, found):
-        return _inconclusive(f"one vocabulary begins with the whole other one; {SAME_CORPUS}, to a larger size", p)
-    is_shorter = small is subject and len(small.learned) < len(large.learned)
-    kind = "pruned" if is_shorter else "vocabulary-extended"
-    share = found.in_reference
+        return _inconclusive(
+            f"one vocabulary begins with the whole other one; {SAME_CORPUS}, to a larger size", p, "exact"
+        )
+    kind = None
+    if found.shared == len(small.learned):
+        kind = "pruned" if small is subject and len(small.learned) < len(large.learned) else "vocabulary-extended"
     what = (
-        f"{found.shared:,} learned tokens are shared, all in the same order, "
-        f"{found.same_id:.0%} of the smaller vocabulary's with the same id"
+        f"one vocabulary was made from the other: they share {found.shared:,} learned tokens "
+        f"({found.in_reference:.0%} of the subject's, {found.in_subject:.0%} of the reference's), "
+        f"{'all' if found.order == 1 else f'{found.order:.1%}'} in the same order and {found.same_id:.0%} with the "
+        f"same id; tokenizers {APART} keep {_largest('order'):.0%} of that order at most"
     )
     if len(small.learned) == len(large.learned) and found.prefix == len(small.learned):
         what += f"; tokens were added by hand to a vocabulary that is otherwise the same ({SAME_CORPUS})"
-    return StageVerdict(
-        STAGE, "DERIVED", f"{what}; who was first is not told", kind=kind, share=share, p_value=p, tier="calibrated"
-    )
+    text = f"{what}; who was first is not told"
+    return StageVerdict(STAGE, "DERIVED", text, kind=kind, share=found.in_reference, p_value=p, tier="exact")
+
+
+def _largest(name: str) -> float:
+    """The largest value of a statistic in the whole table."""
+    rows = [row for rows in null.table()["null"].values() for row in rows.values()]
+    return float(max(max(row[name]) for row in rows))
 
 
 def _is_longer_training(small: Vocabulary, large: Vocabulary, found: Similarity) -> bool:
@@ -161,10 +203,11 @@ def _is_longer_training(small: Vocabulary, large: Vocabulary, found: Similarity)
     return not kept
 
 
-def _unrelated(subject: Vocabulary, reference: Vocabulary, algorithms: set[Algorithm], p: float) -> StageVerdict:
+def _unrelated(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: float) -> StageVerdict:
+    cells = null.cells(subject, reference)
     power = (
-        f"seen would be a vocabulary that keeps {null.critical(algorithms, null.MOST, 'kept'):.1%} of the other's "
-        f"neighbouring tokens, or {null.critical(algorithms, null.MOST, 'jaccard'):.0%} of its tokens"
+        f"seen would be a vocabulary that keeps {null.critical(cells, 'order'):.0%} of the order of shared tokens, "
+        f"or {null.critical(cells, 'jaccard'):.0%} of the tokens"
     )
     open_ = ("a copy with both order and tokens replaced beyond that",)
     if _is_same_design(subject, reference):
@@ -175,7 +218,10 @@ def _unrelated(subject: Vocabulary, reference: Vocabulary, algorithms: set[Algor
         return StageVerdict(
             STAGE, "SAME_DESIGN", text, p_value=p, tier="calibrated", not_tested=open_, detail={}, power=power
         )
-    text = "no more alike than tokenizers trained independently on corpora that share half of their text"
+    text = (
+        f"nothing points to a copy: {found.shared:,} learned tokens are shared and "
+        f"{found.order:.0%} of their order, no more than tokenizers {APART}"
+    )
     return StageVerdict(STAGE, "NO_EVIDENCE", text, p_value=p, tier="calibrated", not_tested=open_, power=power)
 
 
@@ -186,19 +232,21 @@ def _is_same_design(subject: Vocabulary, reference: Vocabulary) -> bool:
     return alike and sizes and units >= 0.8 and subject.special.keys() == reference.special.keys()
 
 
-def _inconclusive(reason: str, p: float) -> StageVerdict:
-    return StageVerdict(STAGE, "INCONCLUSIVE", f"not decided: {reason}", p_value=p, tier="calibrated", reason=reason)
+def _inconclusive(reason: str, p: float, tier: Tier = "calibrated") -> StageVerdict:
+    return StageVerdict(STAGE, "INCONCLUSIVE", f"not decided: {reason}", p_value=p, tier=tier, reason=reason)
 
 
-def _evidence(name: str, value: float, p_most: float, p_half: float | None) -> Evidence:
-    texts = {
-        "kept": "of the smaller vocabulary's neighbouring tokens, the share that are neighbours in the other as well",
-        "jaccard": "shared learned tokens among all, both sides cut to the same length",
-    }
-    return Evidence(
-        name, value, p_most, "calibrated", texts[name], ASSUMPTION.format(share=float(null.MOST)),
-        {"p_if_corpora_share_half": p_half},
-    )  # fmt: skip
+def _evidence(values: Mapping[str, float], ranks: Mapping[str, float], p: float | None) -> tuple[Evidence, ...]:
+    order = "of the steps between shared tokens that no convention explains, the share that both sides took"
+    texts = {"order": order, "jaccard": "shared learned tokens among all, both sides cut to the same length"}
+    ranked = [
+        Evidence(f"{name}, ranked", value, ranks[name], "calibrated", texts[name], f"the null: tokenizers {APART}")
+        for name, value in values.items()
+    ]
+    if p is None:
+        return tuple(ranked)
+    largest = max(null.table()["largest_eighth"].values())
+    return (Evidence("order", values["order"], p, "exact", order, ASSUMPTION.format(largest=largest)), *ranked)
 
 
 def _detail(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> dict[str, Any]:
@@ -210,6 +258,7 @@ def _detail(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> di
         **asdict(found),
         "segmentation_agreement": agreement(subject, reference),
         "shared_merges": merges,
+        "scripts": [subject.script, reference.script],
         "algorithms": [subject.algorithm, reference.algorithm],
         "sizes": [len(subject), len(reference)],
         "learned": [len(subject.learned), len(reference.learned)],
