@@ -116,6 +116,8 @@ def thresholds(rows: Sequence[Row]) -> str:
     lines = []
     for name in ("AWM", "HuRef"):
         found = [one for one in rows if one["program"] == name]
+        if not found:
+            continue
         nulls = [one for one in found if one["class"] == "calibration" and one["score"]]
         at = threshold(found)
         said = "too few to fix one" if at is None else f"{at:.4g}"
