@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from nacre.errors import DataError
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.verdict import LEAST_P, Tier
 
 TABLE = Path(__file__).with_name("calibration.json")
@@ -64,8 +65,8 @@ class Calibration:
         named = [one for one in self.power if one.low >= _CAUGHT]
         if not named:
             return None
-        parts = [f"{one.words} ({one.tpr:.0%} of {one.n} caught)" for one in named]
-        return "would have been caught: " + ", ".join(parts)
+        parts = [f"{one.words} ({one.tpr:.0%} / {one.n})" for one in named]
+        return say("would have been caught, of so many tried: {parts}", parts=parts)
 
 
 def parse(table: Mapping[str, object]) -> Calibration:

@@ -115,6 +115,73 @@ _WEIGHTS: Mapping[str, str] = {
     "embeddings are {a} and {b} wide": "词嵌入的宽度为 {a} 与 {b}",
     "the best rotation between the embeddings has a trace of {s:.3f} of its size":
         "两个词嵌入之间的最佳旋转，其迹为最大值的 {s:.3f}",
+    # the stage's verdicts
+    "{ref} is an adapter without weights of its own; {where}: merge them and audit the result":
+        "{ref} 是适配器，本身没有完整权重；{where}：请先合并再审计",
+    "its base is {base}": "其基座为 {base}",
+    "its base is not at hand": "其基座不在手边",
+    "{ref} has no weights that can be read": "{ref} 没有可读取的权重",
+    "there are no weights to read": "没有可读取的权重",
+    "different architectures: {a} and {b}": "架构不同：{a} 与 {b}",
+    "one side has no feed-forward layers by whose neurons it could be known": "有一方没有前馈层，无从以神经元辨认",
+    "different architectures: one feed-forward is gated, the other is not":
+        "架构不同：一方的前馈层带门控，另一方不带",
+    "a single layer: chance was measured on models of two layers and more":
+        "只有一层：误判概率是在两层及以上的模型上测得的",
+    "every tensor is the reference's, value for value": "每个张量的每个数值都与参照相同",
+    "p = {p:.2g} for all {n} references: it would decide for one alone":
+        "就全部 {n} 个参照 p = {p:.2g}：仅就一个参照则足以判定",
+    "the control, an unrelated model of the reference's shape, fired in {tests}: this stage is void":
+        "对照（与参照形状相同的无关模型）触发了 {tests}：本阶段结论无效",
+    "{why}: a change of basis would not be seen": "{why}：若更换了基底则无法察觉",
+    "neurons could not be asked": "无法向神经元提问",
+    "the invariant test fired, and nothing is known of its chance of error: there is no calibration table":
+        "不变量检验触发，但没有校准表，其误判概率未知",
+    "the embeddings lie in one basis, and no test that may decide has fired":
+        "两个词嵌入在同一基底中，但没有可作判据的检验触发",
+    "the bank has not been measured: what would have been caught is not known": "尚未以样本库测量：可检出的范围未知",
+    "no sign of common weights (p = {p:.2g}); {power}": "未见权重同源的迹象（p = {p:.2g}）；{power}",
+    "would have been caught, of so many tried: {parts}": "可以检出（检出率 / 试验数）：{parts}",
+    "embeddings retrained after further tuning": "再次训练之后又重训词嵌入",
+    "a merge that keeps under about 40 % of the reference, in another basis":
+        "在另一基底中、参照占比不足约四成的合并",
+    "noise of more than about two standard deviations of the weights": "超过权重约两倍标准差的噪声",
+    "distillation from outputs, which leaves no trace in weights": "仅凭输出的蒸馏，权重中不留痕迹",
+    "a common start, trained apart: {words}": "起点相同，各自训练：{words}",
+    "derived ({kind}): {words}": "派生（{kind}）：{words}",
+    "{equal}; nothing else could be compared": "{equal}；其余无法比较",
+    "the two were not brought into one basis ({why}), so that the kind is the most general one":
+        "未能将两者变换到同一基底（{why}），因此只给出最宽泛的派生方式",
+    "the rotation between the two was not computed": "未计算两者之间的旋转",
+    "their matrices are too far apart": "矩阵相差过大",
+    "{n} of {all} matrices were trained on, by {relative:.1%} of their size":
+        "{all} 个矩阵中有 {n} 个经过训练，变动幅度为其大小的 {relative:.1%}",
+    "{new} experts stand where the reference has {old}": "参照有 {old} 个专家，此处有 {new} 个",
+    "{new} layers were made of {old}": "由 {old} 层改为 {new} 层",
+    "the feed-forward went from {old} to {new}": "前馈层宽度由 {old} 变为 {new}",
+    "the hidden size went from {old} to {new}": "隐藏维度由 {old} 变为 {new}",
+    "the queries went from {old} to {new}": "查询维度由 {old} 变为 {new}",
+    "the stack is the reference's; these are not: {parts}": "各层与参照相同；不同的是：{parts}",
+    "the stack is the reference's; trained on: {parts}": "各层与参照相同；经过训练的是：{parts}",
+    "the weights are the reference's, for {new:,} tokens in place of {old:,}":
+        "权重与参照相同，词元数由 {old:,} 变为 {new:,}",
+    "every matrix is the reference's; only norms, biases or the like differ":
+        "每个矩阵都与参照相同，仅归一化、偏置等有别",
+    "the same weights in another basis, order or scale": "权重相同，只是换了基底、次序或缩放",
+    "every tensor is the reference's, value for value, in another place": "每个张量都逐值与参照相同，只是位置不同",
+    "the embedding is another one, the stack was trained on from the reference's":
+        "词嵌入已被替换，各层由参照继续训练而来",
+    "values lie on a grid of {bits} bits": "数值落在 {bits} 位的格点上",
+    "values lie on a grid of {bits} bits per row": "数值按行落在 {bits} 位的格点上",
+    "values lie on a grid of {bits} bits per matrix": "数值按矩阵落在 {bits} 位的格点上",
+    "values lie on a grid of {bits} bits in groups of {group}": "数值按每组 {group} 个落在 {bits} 位的格点上",
+    "{zeros:.0%} of the values are zero, {found}; {survivors:.0%} of the others are the reference's":
+        "{zeros:.0%} 的数值为零（{found}）；其余数值中 {survivors:.0%} 与参照相同",
+    "{zeros:.0%} of the values are zero, {survivors:.0%} of the others are the reference's":
+        "{zeros:.0%} 的数值为零，其余数值中 {survivors:.0%} 与参照相同",
+    "the difference has rank {rank} in {n} of {all} changed matrices":
+        "在 {all} 个有变动的矩阵中，{n} 个的差异秩为 {rank}",
+    "the difference is noise of {size:.1%} of the weights' size": "差异是噪声，幅度为权重大小的 {size:.1%}",
     # kinds, and merges of several references
     "the reference makes up {share:.0%} of a merge": "参照占合并结果的 {share:.0%}",
     "of what training made strongest {kept:.0%} is shared, of the rest {bulk:.0%}: they start alike and part":

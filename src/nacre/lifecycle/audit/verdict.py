@@ -21,9 +21,10 @@ WORDS: tuple[Word, ...] = (
     "IDENTICAL", "DERIVED", "SHARED_INIT", "SAME_DESIGN", "NO_EVIDENCE", "INCONCLUSIVE", "UNTESTABLE",
 )  # fmt: skip
 
-# How a p-value is known, best first. Only the first two may decide a verdict.
+# How a p-value is known, best first.
 #   exact: a distribution under stated assumptions. calibrated: rank among known-independent pairs of the bank.
-#   extrapolated: beyond the bank's rank, capped at 1e-6. heuristic: reported, decides nothing.
+#   extrapolated: off the tail of the bank, capped at 1e-6; decides only where many references leave no rank that could.
+#   heuristic: reported, decides nothing.
 Tier = Literal["exact", "calibrated", "extrapolated", "heuristic"]
 
 KINDS = (

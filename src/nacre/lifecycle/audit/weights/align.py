@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.weights.basis import match
 from nacre.lifecycle.audit.weights.matching import Places, assign, unit_rows
@@ -60,7 +61,7 @@ def align(a: Side, b: Side, pairs: list[dict[str, int]], settings: Settings, *, 
     hidden = [side.shape(None, "embedding")[1] for side in (a, b)]
     rotation, note = None, ""
     if hidden[0] != hidden[1]:
-        return Alignment(layers, fits=False, note=f"hidden sizes are {hidden[0]} and {hidden[1]}")
+        return Alignment(layers, fits=False, note=say("hidden sizes are {a} and {b}", a=hidden[0], b=hidden[1]))
     if not same_basis:
         if hidden[0] > WIDEST or a.tokens is None:
             return Alignment(layers, fits=False, note="the rotation between the two was not computed")

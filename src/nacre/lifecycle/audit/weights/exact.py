@@ -56,8 +56,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
 
 
 def _with_unmapped(a: Side, b: Side) -> Side:
-    """`a` with the tensors that have no role, where `b` has some of their shape: a decoy may stand in the place of one.
-    """
+    """`a` with the tensors without a role whose shape `b` has too: a decoy may stand in the place of one."""
     shapes = {view.shape for view in b.canonical.views.values()}
     names = (name for name in a.canonical.unmapped if name in a.source.infos)
     found: dict[Key, View] = {(None, f"{_UNMAPPED}{name}"): View(name, a.source.infos[name].shape) for name in names}

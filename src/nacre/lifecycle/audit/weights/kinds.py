@@ -19,6 +19,17 @@ from nacre.lifecycle.audit.weights.side import Side
 # after training for three times its budget, at most 0.58 where only the start was shared. Halfway between.
 KEPT = 0.75
 _SAME = 2e-3  # relative difference that a change of basis leaves through rounding
+_GRIDS: Mapping[int | str | None, str] = {
+    None: "values lie on a grid of {bits} bits",
+    0: "values lie on a grid of {bits} bits per row",
+    WHOLE: "values lie on a grid of {bits} bits per matrix",
+    "groups": "values lie on a grid of {bits} bits in groups of {group}",
+}
+_WIDTHS = {
+    "ffn": "the feed-forward went from {old} to {new}",
+    "hidden": "the hidden size went from {old} to {new}",
+    "queries": "the queries went from {old} to {new}",
+}
 _FAR = 1.2  # relative difference of matrices that were not aligned (unrelated ones: sqrt 2)
 
 
@@ -53,8 +64,8 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
     if context.same_attention:
         inside = [one for one in inside if one.role not in ("q", "k", "v", "o")]
     if not over.fits or not inside:
-        words = "the weights of the two were not brought into one basis" + (f" ({over.note})" if over.note else "")
-        return Finding("fine-tuned", f"{words}, so that the kind is the most general one", {})
+        words = "the two were not brought into one basis ({why}), so that the kind is the most general one"
+        return Finding("fine-tuned", say(words, why=over.note or "their matrices are too far apart"), {})
     changed = [one for one in inside if one.relative > _SAME]
     if not changed:
         return _outside_only(a, b, over, found, context)
@@ -69,22 +80,22 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
         if told := rule(changed, inside):
             return told
     numbers = {"relative": _median(changed, "relative"), "changed": len(changed), "matrices": len(inside)}
-    words = f"{len(changed)} of {len(inside)} matrices were trained on, by {numbers['relative']:.1%} of their size"
-    return Finding("fine-tuned", words, numbers)
+    trained = "{n} of {all} matrices were trained on, by {relative:.1%} of their size"
+    return Finding("fine-tuned", say(trained, n=len(changed), all=len(inside), relative=numbers["relative"]), numbers)
 
 
 def _by_shape(a: Side, b: Side, exact: Mapping[str, Any]) -> Finding | None:
     experts = [max(len(side.blocks(layer)) for layer in side.depths) for side in (a, b)]
     if experts[1] > experts[0]:
-        words = f"{experts[1]} experts stand where the reference has {experts[0]}"
+        words = say("{new} experts stand where the reference has {old}", new=experts[1], old=experts[0])
         return Finding("upcycled", words, {"experts": experts})
     depths = [len(a.depths), len(b.depths)]
     if depths[0] != depths[1]:
         numbers = {"layers": depths, "moved": exact.get("moved", {})}
-        return Finding("depth-changed", f"{depths[1]} layers were made of {depths[0]}", numbers)
+        return Finding("depth-changed", say("{new} layers were made of {old}", new=depths[1], old=depths[0]), numbers)
     for what, sizes in _widths(a, b).items():
         if sizes[0] != sizes[1]:
-            return Finding("width-changed", f"{what} went from {sizes[0]} to {sizes[1]}", {what: sizes})
+            return Finding("width-changed", say(_WIDTHS[what], old=sizes[0], new=sizes[1]), {what: sizes})
     return None
 
 
@@ -102,11 +113,11 @@ def _whole(exact: Mapping[str, Any]) -> Finding | None:
 def _widths(a: Side, b: Side) -> dict[str, list[int]]:
     blocks = [side.blocks(side.depths[0])[0] for side in (a, b)]
     sizes = {
-        "the feed-forward": [side.shape(side.depths[0], one.up)[0] for side, one in zip((a, b), blocks, strict=True)],
-        "the hidden size": [side.shape(side.depths[0], one.up)[1] for side, one in zip((a, b), blocks, strict=True)],
+        "ffn": [side.shape(side.depths[0], one.up)[0] for side, one in zip((a, b), blocks, strict=True)],
+        "hidden": [side.shape(side.depths[0], one.up)[1] for side, one in zip((a, b), blocks, strict=True)],
     }
     if all(side.has(side.depths[0], "q") for side in (a, b)):
-        sizes["the queries"] = [side.shape(side.depths[0], "q")[0] for side in (a, b)]
+        sizes["queries"] = [side.shape(side.depths[0], "q")[0] for side in (a, b)]
     return sizes
 
 
@@ -116,11 +127,14 @@ def _outside_only(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta
     rows = [side.shape(None, "embedding")[0] for side in (a, b)]
     new = [role for role, one in outside.items() if one.relative > _FAR * 0.7]
     if new:
-        return Finding("re-embedded", f"the stack is the reference's, {' and '.join(new)} are not", {"new": new})
+        words = say("the stack is the reference's; these are not: {parts}", parts=new)
+        return Finding("re-embedded", words, {"new": new})
     if outside:
-        return Finding("fine-tuned", f"only {' and '.join(outside)} were trained on", {"changed": list(outside)})
+        words = say("the stack is the reference's; trained on: {parts}", parts=list(outside))
+        return Finding("fine-tuned", words, {"changed": list(outside)})
     if rows[1] != rows[0]:
-        words = f"the weights are the reference's, for {rows[1]:,} tokens in place of {rows[0]:,}"
+        what = "the weights are the reference's, for {new:,} tokens in place of {old:,}"
+        words = say(what, new=rows[1], old=rows[0])
         return Finding("vocabulary-extended", words, {"rows": rows})
     stored = [f"layers.{i}.{role}" for i, _ in over.layers for role in ("q", "k", "v", "o", "gate", "up", "down")]
     known = {"layers." + name.split(".", 1)[1] for name in context.exact["equal_keys"] if name.startswith("layers.")}
@@ -159,8 +173,7 @@ def _quantised(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) ->
     if len(bits) < 0.6 * len(changed):
         return None
     value, group = Counter(bits).most_common(1)[0][0], Counter(one.group for one in changed).most_common(1)[0][0]
-    where = {None: "", 0: " per row", WHOLE: " per matrix"}.get(group, f" in groups of {group}")
-    words = f"values lie on a grid of {value} bits{where}"
+    words = say(_GRIDS[group if group in _GRIDS else "groups"], bits=value, group=group)
     return Finding("quantized", words, {"bits": value, "group": group, "matrices": len(bits)})
 
 
@@ -176,8 +189,9 @@ def _pruned(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) -> Fi
         return None
     found = Counter(one.pattern for one in changed).most_common(1)[0][0]
     survivors = _median(changed, "survivors")
-    words = f"{zeros:.0%} of the values are zero" + (f" in a {found} pattern" if found else "")
-    words += f", {survivors:.0%} of the others are the reference's"
+    patterned = "{zeros:.0%} of the values are zero, {found}; {survivors:.0%} of the others are the reference's"
+    plain = "{zeros:.0%} of the values are zero, {survivors:.0%} of the others are the reference's"
+    words = say(patterned if found else plain, zeros=zeros, found=found, survivors=survivors)
     return Finding("pruned", words, {"zeros": zeros, "pattern": found, "survivors": survivors})
 
 
@@ -188,7 +202,8 @@ def _lora(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) -> Find
     rank, count = Counter(one.rank for one in low).most_common(1)[0]
     if count < 0.5 * len(low):
         return None
-    words = f"the difference has rank {rank} in {count} of {len(changed)} changed matrices"
+    what = "the difference has rank {rank} in {n} of {all} changed matrices"
+    words = say(what, rank=rank, n=count, all=len(changed))
     return Finding("lora", words, {"rank": rank, "matrices": len(changed), "untouched": len(inside) - len(changed)})
 
 
@@ -224,7 +239,8 @@ def _noised(changed: Sequence[MatrixDelta], inside: Sequence[MatrixDelta]) -> Fi
     if top > 1.1 or abs(kurtosis) > 0.2 or abs(kept - 1) > 0.1:
         return None
     numbers = {"relative": _median(changed, "relative"), "top": top, "kurtosis": kurtosis}
-    return Finding("noised", f"the difference is noise of {numbers['relative']:.1%} of the weights' size", numbers)
+    words = say("the difference is noise of {size:.1%} of the weights' size", size=numbers["relative"])
+    return Finding("noised", words, numbers)
 
 
 def _median(found: Sequence[MatrixDelta], name: str) -> float:

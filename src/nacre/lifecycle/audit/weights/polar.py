@@ -19,7 +19,7 @@ WIDEST = 256  # coordinates, the same ones on both sides
 def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     """s = tr(U) / d of U = polar(E_A^T E_B) over shared tokens and at most 256 coordinates.
 
-    p ~ exp(-d^2 I(s)) by large deviations of the trace of a random rotation: extrapolated, it decides nothing.
+    p ~ exp(-d^2 I(s)) by large deviations of the trace of a random rotation, an approximation: it decides nothing.
     """
     if a.tokens is None or b.tokens is None:
         return Evidence(TEST, None, text="no tokens are shared")
@@ -32,7 +32,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     s, d = float(np.trace(left @ right)) / len(chosen), len(chosen)
     log10_p = 0.0 if s <= 0 else -(d**2) * rate(s) / math.log(10)
     text = say("the best rotation between the embeddings has a trace of {s:.3f} of its size", s=s)
-    return Evidence(TEST, s, as_p(log10_p), "extrapolated", text, detail={"log10_p": log10_p, "d": d, "n": len(one)})
+    return Evidence(TEST, s, as_p(log10_p), "heuristic", text, detail={"log10_p": log10_p, "d": d, "n": len(one)})
 
 
 def rate(s: float) -> float:

@@ -12,6 +12,7 @@ from nacre.lifecycle.audit import calibration
 from nacre.lifecycle.audit.calibration import Calibration
 from nacre.lifecycle.audit.canonical import Canonical
 from nacre.lifecycle.audit.kernel.exchange import settled
+from nacre.lifecycle.audit.said import clauses, say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
 from nacre.lifecycle.audit.weights import basis, body, exact, invariant, polar
@@ -72,10 +73,11 @@ def decide(subject: Side, reference: Side, options: Options, notes: Sequence[str
 def _missing(side: Subject, canonical: Canonical) -> str | None:
     """Why a side has no weights that could be tested."""
     if side.adapter is not None:
-        where = "its base is not at hand" if side.base is None else f"its base is {side.base}"
-        return f"{side.ref} is an adapter without weights of its own; {where}: merge them and audit the result"
+        where = say("its base is {base}", base=side.base) if side.base else "its base is not at hand"
+        what = "{ref} is an adapter without weights of its own; {where}: merge them and audit the result"
+        return say(what, ref=side.ref, where=where)
     if side.tensors is None or not canonical.views:
-        return side.missing.get(STAGE, f"{side.ref} has no weights that can be read")
+        return side.missing.get(STAGE, say("{ref} has no weights that can be read", ref=side.ref))
     return None
 
 
@@ -84,7 +86,7 @@ def _unlike(a: Side, b: Side) -> str | None:
     if not a.depths or not b.depths:
         return "one side has no feed-forward layers by whose neurons it could be known"
     if a.canonical.layout != b.canonical.layout:
-        return f"different architectures: {a.canonical.layout} and {b.canonical.layout}"
+        return say("different architectures: {a} and {b}", a=a.canonical.layout, b=b.canonical.layout)
     gated = [side.blocks(side.depths[0])[0].gate is not None for side in (a, b)]
     if gated[0] != gated[1]:
         return "different architectures: one feed-forward is gated, the other is not"
@@ -100,15 +102,16 @@ def _decided(subject: Side, reference: Side, options: Options, notes: tuple[str,
         return StageVerdict(STAGE, "IDENTICAL", text, p_value=first.p_value, tier="exact", evidence=(first,))
     reason = _unlike(subject, reference)
     if reason and not first.detail["counted"]:
-        return replace(untestable(STAGE, reason), evidence=(first,), not_tested=notes)
+        return replace(untestable(STAGE, reason), evidence=(first,), notes=notes)
     found = [first, *([] if reason else _probes(subject, reference, options))]
     corrected, best = _corrected(found, options)
     table = options.calibration or calibration.shipped()
     if corrected > options.alpha:
         if best is not None and corrected <= options.alpha * options.references:
-            reason = f"p = {corrected:.2g} for all {options.references} references: it would decide for one alone"
+            words = "p = {p:.2g} for all {n} references: it would decide for one alone"
+            reason = say(words, p=corrected, n=options.references)
             return StageVerdict(STAGE, "INCONCLUSIVE", reason, p_value=corrected, tier=best.tier,
-                                evidence=tuple(found), reason=reason, not_tested=notes)  # fmt: skip
+                                evidence=tuple(found), reason=reason, notes=notes)  # fmt: skip
         return _none(found, corrected, best, table, notes)
     control: dict[str, Any] = {"ran": False, "fired": False, "why": reason or "it was not asked for"}
     if options.control and not reason:
@@ -117,7 +120,7 @@ def _decided(subject: Side, reference: Side, options: Options, notes: tuple[str,
             why = str(control["why"])
             detail = {"control": control}
             return StageVerdict(
-                STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, not_tested=notes, detail=detail
+                STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, notes=notes, detail=detail
             )
     related = _related(subject, reference, found, (corrected, best), options, notes)
     return replace(related, detail={**related.detail, "control": control})
@@ -131,7 +134,8 @@ def _probes(a: Side, b: Side, options: Options) -> list[Evidence]:
         one = module.probe(a, b, options.settings)
         if one.value is not None and one.p_value is None:
             p, tier = table.p_value(one.test, one.value)
-            one = replace(one, p_value=p, tier=tier)
+            detail = {**one.detail, "tail_p": table.tail(one.test, one.value)}
+            one = replace(one, p_value=p, tier=tier, detail=detail)
         found.append(one)
     return found
 
@@ -139,13 +143,23 @@ def _probes(a: Side, b: Side, options: Options) -> list[Evidence]:
 def _corrected(found: Sequence[Evidence], options: Options) -> tuple[float, Evidence | None]:
     """The smallest p of the tests that may decide, corrected for them and for all references.
 
-    Holm's weighted procedure (1979, section 4): exact tests get a hundredth of the error each, as a derivation that
-    they see at all takes them to 1e-100; those that rank among the bank's pairs share the rest.
+    Among so many references that a rank in the bank cannot decide, a statistic above all of the bank's may by its tail:
+    the verdict's tier says so.
     """
-    able = [one for one in found if one.p_value is not None and one.tier in ("exact", "calibrated")]
+    corrected, best = _least(found, options)
+    if corrected <= options.alpha or options.references == 1:
+        return corrected, best
+    tails = [replace(one, p_value=p, tier="extrapolated") if (p := one.detail.get("tail_p")) else one for one in found]
+    return min((corrected, best), _least(tails, options), key=lambda one: one[0])
+
+
+def _least(found: Sequence[Evidence], options: Options) -> tuple[float, Evidence | None]:
+    """Holm's weighted procedure (1979, section 4): exact tests get a hundredth of the error each, as a derivation that
+    they see at all takes them to 1e-100; those that the bank gives a p share the rest."""
+    able = [one for one in found if one.p_value is not None and one.tier != "heuristic"]
     if not able:
         return 1.0, None
-    ranked = sum(one.tier == "calibrated" for one in able)
+    ranked = sum(one.tier != "exact" for one in able)
     rest = (1 - _EXACT_SHARE * (len(able) - ranked)) / max(ranked, 1)
     weighted = [float(one.p_value or 0.0) / (_EXACT_SHARE if one.tier == "exact" else rest) for one in able]
     least = min(range(len(able)), key=lambda one: weighted[one])
@@ -163,7 +177,8 @@ def _control(subject: Side, reference: Side, options: Options) -> dict[str, Any]
             return {"ran": True, "fired": False, "p_value": corrected, "why": why}
         fired.append(best.test)
     names = ", ".join(sorted(set(fired)))
-    why = f"the control, an unrelated model of the reference's shape, fired in {names}: this stage is void"
+    words = "the control, an unrelated model of the reference's shape, fired in {tests}: this stage is void"
+    why = say(words, tests=names)
     return {"ran": True, "fired": True, "tests": names, "why": why}
 
 
@@ -179,18 +194,18 @@ def _none(
     common: dict[str, Any] = {"p_value": corrected, "tier": best.tier if best else None, "evidence": evidence}
     if asked is None:
         lacking = next((one.text for one in found if one.test == "invariant"), "neurons could not be asked")
-        reason = f"{'; '.join(notes) or lacking}: a change of basis would not be seen"
-        return replace(untestable(STAGE, reason), evidence=evidence)
+        unseen = say("{why}: a change of basis would not be seen", why=clauses(notes) if notes else lacking)
+        return replace(untestable(STAGE, unseen), evidence=evidence)
     if asked.tier == "heuristic" and asked.detail["log10_p_normal"] < -6:
         reason = "the invariant test fired, and nothing is known of its chance of error: there is no calibration table"
-        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, not_tested=notes, **common)
+        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, notes=notes, **common)
     screen = _named(found, "polar")
     if screen is not None and screen.value is not None and screen.value >= _SCREEN:
         reason = "the embeddings lie in one basis, and no test that may decide has fired"
-        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, not_tested=notes, **common)
+        return StageVerdict(STAGE, "INCONCLUSIVE", reason, reason=reason, notes=notes, **common)
     power = table.caught() or "the bank has not been measured: what would have been caught is not known"
-    text = f"no sign of common weights (p = {corrected:.2g}); {power}"
-    return StageVerdict(STAGE, "NO_EVIDENCE", text, power=power, not_tested=(*notes, *_HOLES), **common)
+    text = say("no sign of common weights (p = {p:.2g}); {power}", p=corrected, power=power)
+    return StageVerdict(STAGE, "NO_EVIDENCE", text, power=power, not_tested=_HOLES, notes=notes, **common)
 
 
 _HOLES = (
@@ -225,11 +240,12 @@ def _related(
     }
     common: dict[str, Any] = {
         "p_value": corrected, "tier": best.tier if best else None, "evidence": tuple(found), "detail": detail,
-        "not_tested": notes,
+        "notes": notes,
     }  # fmt: skip
     if told.kind is None:
-        return StageVerdict(STAGE, "SHARED_INIT", f"a common start, trained apart: {told.words}", **common)
-    text = f"derived ({told.kind}): {told.words}"
+        text = say("a common start, trained apart: {words}", words=told.words)
+        return StageVerdict(STAGE, "SHARED_INIT", text, **common)
+    text = say("derived ({kind}): {words}", kind=term(told.kind), words=told.words)
     return StageVerdict(STAGE, "DERIVED", text, kind=told.kind, share=told.share, **common)
 
 
@@ -247,7 +263,8 @@ def _under(side: Side, canonical: Canonical) -> Side:
 
 def _parts_only(first: Evidence) -> Finding:
     share = float(first.detail["share"])
-    return Finding("merged", f"{first.text}; nothing else could be compared", {"share": share}, share)
+    words = say("{equal}; nothing else could be compared", equal=first.text)
+    return Finding("merged", words, {"share": share}, share)
 
 
 def _difference(
