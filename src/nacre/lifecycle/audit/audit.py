@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import CheckpointError, NacreError, ReferenceNotFound, UsageError, closest
+from nacre.lifecycle.audit.calibration import Calibration
 from nacre.lifecycle.audit.canonical import Canonical
 from nacre.lifecycle.audit.counting import CountingSource
 from nacre.lifecycle.audit.identity import identity
@@ -35,7 +36,8 @@ _COSTS_A_STAGE = (NacreError, OSError, MemoryError, np.linalg.LinAlgError)
 class AuditOptions:
     """`stages` are those tested; `alpha` the largest chance of error at which a stage says DERIVED, corrected for the
     number of references. `base` is where an adapter's base lies, `seed` what samples are drawn from. `fields` of rows
-    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set."""
+    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set. `calibration`
+    holds the nulls of stage 3, None: those shipped."""
 
     stages: tuple[str, ...] = TESTED
     alpha: float = 0.01
@@ -44,6 +46,7 @@ class AuditOptions:
     base: str | Path | None = None
     fields: tuple[str, ...] = ()
     canaries: Path | None = None
+    calibration: Calibration | None = None
     store: Store | None = None
     progress: Progress = field(default_factory=Silent)
 
@@ -214,7 +217,8 @@ def _weights(ours: Opened, theirs: Opened, count: int, options: AuditOptions) ->
 
     assert ours.canonical is not None
     assert theirs.canonical is not None
-    chosen = Options(settings=Settings(seed=options.seed), alpha=options.alpha, references=count)
+    settings = Settings(seed=options.seed)
+    chosen = Options(settings=settings, alpha=options.alpha, references=count, calibration=options.calibration)
     return compare(ours.subject, theirs.subject, ours.canonical, theirs.canonical, chosen)
 
 
