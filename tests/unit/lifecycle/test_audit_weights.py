@@ -119,11 +119,26 @@ def test_the_share_of_a_merge_is_told(family: dict[str, Kernel], share: float) -
 
 
 def test_many_references_raise_the_p_value(family: dict[str, Kernel]) -> None:
+    """A rank in the bank is no match for fifty references; its tail may be, and then the verdict says so."""
     turned, parent = attacked(family["parent"], "rotate-hidden"), canonical_arrays(family["parent"])
     one, many = judged(turned, parent), judged(turned, parent, references=50)
+    assert (one.verdict, one.tier) == ("DERIVED", "calibrated")
+    assert (many.verdict, many.tier) == ("DERIVED", "extrapolated")
+    assert many.p_value is not None
+    assert many.p_value >= 50 * 1e-6
+
+
+def test_a_bank_without_a_tail_leaves_many_references_open(family: dict[str, Kernel]) -> None:
+    """Fewer than ten of the highest tenth make no tail."""
+    turned, parent = attacked(family["parent"], "rotate-hidden"), canonical_arrays(family["parent"])
+    table = OPTIONS.calibration
+    assert table is not None
+    few = replace(table, nulls={name: tuple(values[-99:]) for name, values in table.nulls.items()})
+    one = judged(turned, parent, calibration=few, alpha=0.05)
+    many = judged(turned, parent, calibration=few, alpha=0.05, references=50)
     assert one.verdict == "DERIVED"
     assert many.verdict == "INCONCLUSIVE"
-    assert many.p_value == pytest.approx(50 * (one.p_value or 0))
+    assert many.p_value == pytest.approx(min(1.0, 50 * (one.p_value or 0)))
 
 
 def test_without_a_table_the_invariant_test_does_not_decide(family: dict[str, Kernel]) -> None:
