@@ -176,7 +176,7 @@ def test_unigram_of_a_sentencepiece_file_is_its_tokenizer_json(trained: Path, tm
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_corpora_that_share_nine_tenths_explain_what_is_alike(tmp_path: Path, algorithm: str, language: str) -> None:
+def test_corpora_that_share_nine_tenths_are_never_called_a_copy(tmp_path: Path, algorithm: str, language: str) -> None:
     """Rare tokens have equal counts and stand in the order of their spelling on both sides: no sign of a copy."""
     shared = _texts(language, 1, 135)
     config = TokenizerConfig(algorithm, 900, style="t5" if algorithm == "unigram" else "gpt", sentinels=0)  # type: ignore[arg-type]
@@ -184,7 +184,8 @@ def test_corpora_that_share_nine_tenths_explain_what_is_alike(tmp_path: Path, al
     for seed in (2, 3):
         train(shared + _texts(language, seed, 15), config, tmp_path / f"{seed}")
         sides.append(load_vocabulary(tmp_path / f"{seed}"))
-    assert compare_vocabularies(*sides).verdict not in ("DERIVED", "IDENTICAL")
+    found = compare_vocabularies(*sides)
+    assert found.verdict not in ("DERIVED", "IDENTICAL")
 
 
 def _ordered(learned: list[bytes]) -> Vocabulary:
@@ -209,7 +210,7 @@ def test_steps_that_rise_are_no_evidence_of_an_order() -> None:
 
 def test_lists_sorted_backwards_tell_nothing_by_their_order() -> None:
     rng = random.Random(0)
-    draws = [bytes(rng.choices(range(97, 123), k=4)) for _ in range(1500)]
+    draws = [bytes(rng.choices(range(97, 123), k=rng.randint(3, 6))) for _ in range(1500)]
     one, other = (
         sorted(set(draws[:500] + draws[part]), reverse=True) for part in (slice(500, 1000), slice(1000, 1500))
     )
