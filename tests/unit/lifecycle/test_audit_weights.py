@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from audit_models import Arrays, Trainer, canonical_arrays, side_of
+from audit_models import Arrays, ArraySource, Trainer, canonical_arrays, side_of
 
 from nacre.kernel.model import Kernel
 from nacre.lifecycle.audit.attacks.catalogue import ATTACKS
@@ -116,6 +116,87 @@ def test_the_share_of_a_merge_is_told(family: dict[str, Kernel], share: float) -
     found = judged({key: share * parent[key] + (1 - share) * other[key] for key in parent}, parent)
     assert (found.verdict, found.kind) == ("DERIVED", "merged")
     assert found.share == pytest.approx(share, abs=0.05)
+
+
+def test_a_merged_adapter_of_half_the_rank_has_its_rank(family: dict[str, Kernel]) -> None:
+    """Where half of the directions are the adapter's, the middle singular value is no noise any more."""
+    parent, draw = canonical_arrays(family["parent"]), np.random.default_rng(4)
+    child, rank = dict(parent), 32
+    for layer in range(3):
+        for role in ("q", "k", "v", "o", "gate", "up", "down"):
+            rows, columns = parent[layer, role].shape
+            low = draw.normal(size=(rows, rank)) @ draw.normal(size=(rank, columns)) * 0.002
+            child[layer, role] = (parent[layer, role] + low).astype(np.float32)
+    found = judged(child, parent)
+    assert min(min(parent[0, role].shape) for role in ("k", "v")) == 2 * rank
+    assert (found.kind, found.detail["numbers"]["rank"]) == ("lora", rank)
+
+
+def test_an_adapter_in_another_order_of_channels_has_its_rank(family: dict[str, Kernel]) -> None:
+    kernel = family["parent"]
+    model, source = Model.of(kernel), torch.Generator().manual_seed(5)
+    changed = {}
+    for name in model.matrices():
+        rows, columns = model.state[name].shape
+        low = torch.randn(rows, 2, generator=source) @ torch.randn(2, columns, generator=source) * 0.01
+        changed[name] = model.state[name] + low
+    moved = ATTACKS["permute-hidden"].apply(model.with_state(changed), 5)
+    found = judged(canonical_arrays(moved.kernel()), canonical_arrays(kernel))
+    assert (found.kind, found.detail["numbers"]["rank"]) == ("lora", 2)
+
+
+def test_neurons_in_any_basis_are_found_again_after_tuning(family: dict[str, Kernel]) -> None:
+    found = judged(attacked(family["child"], "all-bases"), canonical_arrays(family["parent"]))
+    assert (found.verdict, found.kind) == ("DERIVED", "fine-tuned")
+    ups = [one for one in found.detail["delta"] if one["role"] == "up"]
+    assert len(ups) == 3
+    assert all(one["along"] > 0.9 for one in ups)
+
+
+def test_dead_and_repeated_neurons_of_strangers_are_no_likeness(family: dict[str, Kernel]) -> None:
+    """Neurons of zeros, and copies of one, are matched in their order by any two projections."""
+    models = [canonical_arrays(family[name]) for name in ("stranger", "parent")]
+    for arrays in models:
+        for layer in range(3):
+            for role in ("gate", "up"):
+                arrays[layer, role] = arrays[layer, role].copy()
+                half = len(arrays[layer, role]) // 2
+                arrays[layer, role][:half] = 0 if layer else arrays[layer, role][0]
+    found = judged(*models)
+    assert found.verdict == "NO_EVIDENCE", found.text
+
+
+def test_roles_exchanged_by_mistake_are_settled_before_the_difference(family: dict[str, Kernel]) -> None:
+    parent, child = (canonical_arrays(family[name]) for name in ("parent", "child"))
+    mistaken = dict(child)
+    for layer in range(3):
+        mistaken[layer, "q"], mistaken[layer, "o"] = child[layer, "o"], child[layer, "q"]
+    ids = np.arange(512)
+    subject = side_of(mistaken, ids, ambiguous=(("o", "q"),))
+    found = decide(subject, side_of(parent, ids), OPTIONS)
+    assert (found.verdict, found.kind) == ("DERIVED", "fine-tuned")
+    assert all(one["along"] > 0.9 for one in found.detail["delta"] if one["role"] in ("q", "o"))
+
+
+def test_an_embedding_behind_a_decoy_is_found(family: dict[str, Kernel]) -> None:
+    """A foreign table stands in the embedding's place, the real one without a role beside it."""
+    parent = canonical_arrays(family["parent"])
+    subject = side_of({**parent, (None, "embedding"): np.random.default_rng(6).normal(size=(512, 64))})
+    real = ArraySource({**subject.source.arrays, "table": parent[None, "embedding"]})  # type: ignore[attr-defined]
+    subject = replace(subject, source=real, canonical=replace(subject.canonical, unmapped=("table",)))
+    found = decide(subject, side_of(parent), OPTIONS)
+    assert (found.verdict, found.kind) == ("DERIVED", "renamed")
+    assert found.evidence[0].detail["share_of_reference"] == 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_a_merge_in_one_order_of_neurons_is_no_common_start(family: dict[str, Kernel], share: float) -> None:
+    """Both keep the order of neurons and a part of the reference; what is added tells them apart."""
+    parent, other = canonical_arrays(family["parent"]), canonical_arrays(family["stranger"])
+    merged = judged({key: share * parent[key] + (1 - share) * other[key] for key in parent}, parent)
+    twin = judged(canonical_arrays(family["twin"]), parent)
+    assert (merged.verdict, merged.kind) == ("DERIVED", "merged")
+    assert twin.verdict == "SHARED_INIT"
 
 
 def test_many_references_raise_the_p_value(family: dict[str, Kernel]) -> None:

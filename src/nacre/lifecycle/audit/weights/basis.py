@@ -7,6 +7,7 @@ Cosine similarity of weights, Zhu et al. 2025 (arXiv 2502.12292), section 3.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,15 +58,16 @@ def _width(side: Side) -> int:
 
 def _block(a: Side, b: Side, i: int, j: int, settings: Settings) -> tuple[float, int]:
     """(Spearman with the identity, rows matched) of the first feed-forward of two layers."""
-    one, other = _rows(a, i), _rows(b, j)
-    if len(one) > len(other):
-        one, other = other, one
-    chosen = np.arange(len(one))
-    if len(one) > settings.neurons:
-        chosen = np.sort(np.random.default_rng([settings.seed, 2]).permutation(len(one))[: settings.neurons])
-        other = other[chosen] if len(one) == len(other) else other
-    pi = match(one[chosen], other)
-    return spearman(pi, np.arange(len(pi))), len(pi)
+    ours, theirs = _rows(a, i), _rows(b, j)
+    if len(ours.places) > len(theirs.places):
+        ours, theirs = theirs, ours
+    chosen = np.arange(len(ours.places))
+    if len(chosen) > settings.neurons:
+        chosen = np.sort(np.random.default_rng([settings.seed, 2]).permutation(len(chosen))[: settings.neurons])
+        if np.array_equal(ours.places, theirs.places):
+            theirs = _Rows(theirs.places[chosen], theirs.values[chosen])
+    pi = match(ours.values[chosen], theirs.values)
+    return spearman(theirs.places[pi], ours.places[chosen]), len(pi)
 
 
 def match(one: Floats, other: Floats) -> Places:
@@ -74,8 +76,20 @@ def match(one: Floats, other: Floats) -> Places:
     return order[assign(unit_rows(one) @ unit_rows(other[order]).T)]
 
 
-def _rows(side: Side, layer: int) -> Floats:
-    return side.folded(layer, side.blocks(layer)[0].up)
+class _Rows(NamedTuple):
+    """Neurons' numbers (F,) and their rows of the up-projection (F, D)."""
+
+    places: Places
+    values: Floats
+
+
+def _rows(side: Side, layer: int) -> _Rows:
+    """Rows that are alive, each of several equal ones once: dead ones and repeats lie where they lie by no training."""
+    values = side.folded(layer, side.blocks(layer)[0].up)
+    mark = values @ np.random.default_rng(values.shape[1]).standard_normal(values.shape[1], dtype=np.float32)
+    alive = np.flatnonzero(values.any(axis=1))
+    kept = alive[np.sort(np.unique(mark[alive], return_index=True)[1])]
+    return _Rows(kept, values if len(kept) == len(values) else values[kept])
 
 
 def _best_of_all(a: Side, b: Side, settings: Settings) -> tuple[list[tuple[int, int, float, int]], float]:

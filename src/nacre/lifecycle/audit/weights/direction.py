@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nacre.lifecycle.audit.said import Said, say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.weights.levels import WHOLE, is_half, rounding, zero_share
 
@@ -22,15 +23,21 @@ _MOST_OFF = 0.01  # entries of a rounding that need not fit
 _UNIFORM = (0.2, 0.36)  # root mean square of rounding errors in steps; 0.289 where they are spread evenly
 _EQUAL, _ZEROS = 0.999, 0.05
 _CANNOT = "the files do not say who was first"
+_LOSSES: Mapping[str, str] = {
+    "pruned": "{first} was first: {other} is its weights with some set to zero, which cannot be undone",
+    "rounded": "{first} was first: {other} is its weights rounded to fewer bits, which cannot be undone",
+}
+_SIDES: Mapping[First, str] = {"reference": "the reference", "subject": "the subject"}
 
 
 @dataclass(frozen=True)
 class Direction:
     """`first`: which side the other comes from, None where files cannot tell. `basis`: `loss`, a step that cannot be
-    undone; `usual`, what is customary and not proven; `nothing`. `claims`: what records and dates say, not used."""
+    undone; `usual`, what is customary and not proven; `nothing`. `claims`: what records and dates say, not used.
+    `words` name the sides as `first` and `other`, where one was."""
 
     first: First | None
-    words: str
+    words: Said
     basis: Basis
     claims: tuple[str, ...] = ()
 
@@ -55,21 +62,30 @@ def told(
         lost = seen.pop()
         assert lost is not None
         first, how = lost
-        other = "subject" if first == "reference" else "reference"
-        words = f"the {first} was first: the {other} is its weights {how}, which cannot be undone"
+        words = say(_LOSSES[how], first=_SIDES[first], other=_SIDES[_other(first)])
         return Direction(first, words, "loss", said)
     if is_merge:
-        words = "the references were first, as parents of a merge usually are: the subject lies between them"
+        words = say(
+            "the references were first, as parents of a merge usually are: {other} lies between them",
+            other=_SIDES["subject"],
+        )
         return Direction("reference", words, "usual", said)
     rows = numbers.get("rows")
     if kind == "vocabulary-extended" and isinstance(rows, Sequence) and len(rows) == 2 and rows[0] != rows[1]:
         later: First = "subject" if rows[1] > rows[0] else "reference"
-        first = "reference" if later == "subject" else "subject"
-        words = f"the {first} was first, if the vocabulary grew, as is usual; it could have been cut"
-        return Direction(first, words, "usual", said)
+        words = say(
+            "{first} was first, if the vocabulary grew, as is usual; it could have been cut",
+            first=_SIDES[_other(later)],
+        )
+        return Direction(_other(later), words, "usual", said)
     if kind == "lora":
-        return Direction(None, f"{_CANNOT}: a difference of low rank is one in both directions", "nothing", said)
-    return Direction(None, _CANNOT, "nothing", said)
+        both = "the files do not say who was first: a difference of low rank is one in both directions"
+        return Direction(None, say(both), "nothing", said)
+    return Direction(None, say(_CANNOT), "nothing", said)
+
+
+def _other(side: First) -> First:
+    return "subject" if side == "reference" else "reference"
 
 
 def _lost(one: Floats, other: Floats) -> tuple[First, str] | None:
@@ -78,9 +94,9 @@ def _lost(one: Floats, other: Floats) -> tuple[First, str] | None:
     sides: tuple[tuple[First, Floats, Floats], ...] = (("reference", one, other), ("subject", other, one))
     for first, fine, coarse in sides:
         if is_pruning(fine, coarse):
-            found.append((first, "with some set to zero"))
+            found.append((first, "pruned"))
         elif is_rounding(fine, coarse):
-            found.append((first, "rounded to fewer bits"))
+            found.append((first, "rounded"))
     return found[0] if len(found) == 1 else None
 
 
