@@ -28,7 +28,7 @@ from nacre.lifecycle.audit.kernel.relabel import is_alike, paired_biases, relabe
 from nacre.lifecycle.audit.tensors import Floats, TensorSource
 
 MOST_LAYERS, CORNER = 6, 512
-MARGINS = {"attention": 0.1, "gate": 0.2, "norms": 0.3, "tables": 0.1}
+MARGINS = {"attention": 0.05, "gate": 0.05, "norms": 0.15, "tables": 0.05}
 _ATTENTION = frozenset({"q", "k", "v", "o"})
 _Wide = NDArray[np.float64]
 Order = tuple[str, ...]
