@@ -12,8 +12,8 @@ from nacre.lifecycle.audit.messages_data import MESSAGES as DATA
 _PAIR: Mapping[str, str] = {
     "The weights of {a} are those of {b}: every tensor is the same, value for value.":
         "{a} 的权重就是 {b} 的权重：每个张量的每个数值都相同。",
-    "The weights of {a} derive from {b}: {kind}. The files do not say who was first.":
-        "{a} 的权重派生自 {b}：{kind}。文件本身不说明孰先孰后。",
+    "The weights of {a} derive from {b}: {kind}; {first}.": "{a} 的权重派生自 {b}：{kind}；{first}。",
+    "The weights of {a} and {b} are of one descent; {first}.": "{a} 与 {b} 的权重同出一源；{first}。",
     "{a} and {b} began from the same initial weights and were trained apart: neither derives from the other.":
         "{a} 与 {b} 从相同的初始权重出发，各自训练：并非一方派生自另一方。",
     "No sign was found that the weights of {a} derive from {b}. This is no proof of independence: {power}.":
@@ -153,6 +153,8 @@ _WEIGHTS: Mapping[str, str] = {
     "the two were not brought into one basis ({why}), so that the kind is the most general one":
         "未能将两者变换到同一基底（{why}），因此只给出最宽泛的派生方式",
     "the rotation between the two was not computed": "未计算两者之间的旋转",
+    "the feed-forward layers are the reference's, attention is another function":
+        "前馈层与参照相同，注意力则是另一函数",
     "their matrices are too far apart": "矩阵相差过大",
     "{n} of {all} matrices were trained on, by {relative:.1%} of their size":
         "{all} 个矩阵中有 {n} 个经过训练，变动幅度为其大小的 {relative:.1%}",
@@ -196,6 +198,26 @@ _WEIGHTS: Mapping[str, str] = {
     "shares were not computed: {reason}": "未计算占比：{reason}",
     "a merge of {parts}; {explained:.1%} explained": "由 {parts} 合并而成；可解释 {explained:.1%}",
     "derived (merged): {words}": "派生（合并）：{words}",
+    "no reference lies in one basis with the subject": "没有参照与被审对象处于同一基底",
+    "the references' matrices have other shapes": "各参照的矩阵形状不同",
+    "one reference alone lies in one basis with the subject": "只有一个参照与被审对象处于同一基底",
+    "the references do not differ": "各参照之间没有差异",
+    "the {side}'s record ({basis}) is dated {date}": "{side}的记录（{basis}）日期为 {date}",
+    "the {side}'s record names {parent} ({relation}, {basis})": "{side}的记录称来自 {parent}（{relation}，{basis}）",
+    # who was first
+    "the subject": "被审对象",
+    "the reference": "参照",
+    "the files do not say who was first": "文件本身不说明孰先孰后",
+    "the files do not say who was first: a difference of low rank is one in both directions":
+        "文件本身不说明孰先孰后：低秩的差异从哪一方看都是低秩的",
+    "{first} was first: {other} is its weights with some set to zero, which cannot be undone":
+        "{first} 在先：{other} 是把它的一部分权重置零而成，这一步无法还原",
+    "{first} was first: {other} is its weights rounded to fewer bits, which cannot be undone":
+        "{first} 在先：{other} 是把它的权重舍入到更少的位数而成，这一步无法还原",
+    "the references were first, as parents of a merge usually are: {other} lies between them":
+        "各参照在先，合并的来源通常如此：{other} 介于它们之间",
+    "{first} was first, if the vocabulary grew, as is usual; it could have been cut":
+        "若词表是扩大的（通常如此），则 {first} 在先；但也可能是裁小的",
     # which tokens are the same
     "one side has no tokenizer": "有一方没有分词器",
     "a tokenizer cannot be read ({reason})": "有一个分词器无法读取（{reason}）",

@@ -34,6 +34,7 @@ _FAR = 1.2  # relative difference of matrices that were not aligned (unrelated o
 
 
 _LEAST_ADDED = 0.75  # of what models of one size would add to a merge; less is the same model, shrunk
+_ATTENTION = ("q", "k", "v", "o")
 _KNOWN = 0.1  # of a matrix lies along the reference's: aligned, however far it has moved
 
 
@@ -60,9 +61,7 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
     """The kind of derivation of the subject `b` from the reference `a`."""
     if told := _by_shape(a, b, context.exact) or _whole(context.exact):
         return told
-    inside = [one for one in found if one.layer is not None and (one.relative < _FAR or one.along > _KNOWN)]
-    if context.same_attention:
-        inside = [one for one in inside if one.role not in ("q", "k", "v", "o")]
+    inside = [one for one in found if one.layer is not None and _is_aligned(one, over, context)]
     if not over.fits or not inside:
         words = "the two were not brought into one basis ({why}), so that the kind is the most general one"
         return Finding("fine-tuned", say(words, why=over.note or "their matrices are too far apart"), {})
@@ -82,6 +81,14 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
     numbers = {"relative": _median(changed, "relative"), "changed": len(changed), "matrices": len(inside)}
     trained = "{n} of {all} matrices were trained on, by {relative:.1%} of their size"
     return Finding("fine-tuned", say(trained, n=len(changed), all=len(inside), relative=numbers["relative"]), numbers)
+
+
+def _is_aligned(one: MatrixDelta, over: Alignment, context: Context) -> bool:
+    """Whether a matrix was brought over its counterpart, so that its difference means something. Heads may be in another
+    order, and queries and keys turned within them: those of a function that is the same are left out."""
+    if one.role in _ATTENTION:
+        return not context.same_attention and one.along > _KNOWN
+    return over.rotation is None or one.along > _KNOWN
 
 
 def _by_shape(a: Side, b: Side, exact: Mapping[str, Any]) -> Finding | None:
@@ -124,6 +131,9 @@ def _widths(a: Side, b: Side) -> dict[str, list[int]]:
 def _outside_only(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], context: Context) -> Finding:
     """The stack is the same: what is left is the basis, the embedding, the head, the norms, the vocabulary."""
     outside = {one.role: one for one in found if one.layer is None and one.relative > _SAME}
+    lost = [one for one in found if one.role in _ATTENTION and one.along <= _KNOWN]
+    if lost and not context.same_attention:
+        return Finding("fine-tuned", "the feed-forward layers are the reference's, attention is another function", {})
     rows = [side.shape(None, "embedding")[0] for side in (a, b)]
     new = [role for role, one in outside.items() if one.relative > _FAR * 0.7]
     if new:

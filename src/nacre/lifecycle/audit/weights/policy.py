@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from nacre.errors import CheckpointError
 from nacre.lifecycle.audit import calibration
 from nacre.lifecycle.audit.calibration import Calibration
 from nacre.lifecycle.audit.canonical import Canonical
 from nacre.lifecycle.audit.kernel.exchange import settled
+from nacre.lifecycle.audit.kernel.relabel import relabelled
 from nacre.lifecycle.audit.said import clauses, say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
@@ -226,12 +227,11 @@ def _related(
 ) -> StageVerdict:
     corrected, best = decision
     subject, reference = _settled(subject, reference)
-    over, measured = _difference(subject, reference, found, options)
+    tried = [_held(one, reference, found, options) for one in _labellings(subject)]
+    subject, over, measured, same_attention = max(tried, key=_likeness)
     told = _parts_only(found[0])
     if over:
-        same_attention = over.fits and attention_is_same(reference, subject, over)
-        context = Context(found[0].detail, same_attention)
-        told = tell(reference, subject, over, measured, context)
+        told = tell(reference, subject, over, measured, Context(found[0].detail, same_attention))
     detail = {
         "numbers": dict(told.numbers),
         "layers": [{"reference": i, "subject": j} for i, j in over.layers] if over else [],
@@ -259,6 +259,40 @@ def _settled(subject: Side, reference: Side) -> tuple[Side, Side]:
 
 def _under(side: Side, canonical: Canonical) -> Side:
     return side if canonical is side.canonical else replace(side, canonical=canonical, cache={})
+
+
+def _labellings(side: Side) -> list[Side]:
+    """The side, and with each pair of roles that nothing has settled exchanged in all layers: at most four."""
+    found = [side]
+    for one, other in (("embedding", "head"), ("k", "q")):
+        if (one, other) in side.canonical.ambiguous:
+            layers = [layer for layer, role in side.canonical.views if role == one]
+            for turned in tuple(found):
+                canonical = turned.canonical
+                for layer in layers:
+                    canonical = relabelled(canonical, layer, {one: other, other: one})
+                found.append(_under(turned, canonical))
+    return found
+
+
+class _Held(NamedTuple):
+    """A subject held over the reference: how, what differs, and whether attention is one function."""
+
+    subject: Side
+    over: Alignment | None
+    measured: list[MatrixDelta]
+    same_attention: bool
+
+
+def _held(subject: Side, reference: Side, found: Sequence[Evidence], options: Options) -> _Held:
+    over, measured = _difference(subject, reference, found, options)
+    same = over is not None and over.fits and attention_is_same(reference, subject, over)
+    return _Held(subject, over, measured, same)
+
+
+def _likeness(held: _Held) -> tuple[bool, float]:
+    along = sorted(one.along for one in held.measured if one.layer is not None)
+    return held.same_attention, along[len(along) // 2] if along else 0.0
 
 
 def _parts_only(first: Evidence) -> Finding:
