@@ -217,7 +217,7 @@ DERIVED = verdict(
 def test_the_summary_says_how_the_error_is_known_and_what_was_not_tested() -> None:
     pair = pair_of(verdict("kernel", "IDENTICAL"), DERIVED, untestable("tokenizer", "none"))
     assert pair.summary == (
-        "The weights of ours@2 derive from base@1: fine-tuned. The files do not say who was first. The chance of such "
+        "The weights of ours@2 derive from base@1: fine-tuned; the files do not say who was first. The chance of such "
         "agreement between unrelated models is below 1 in a million (exact under its assumption: equivariant "
         "training). Sharing a design alone would say nothing. Not tested: tokenizer, data."
     )

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from nacre.lifecycle.audit.attacks.rounding import _grid
+from nacre.lifecycle.audit.said import is_whole, spoken
+from nacre.lifecycle.audit.sentences import summarise, summary
 from nacre.lifecycle.audit.tensors import Floats
-from nacre.lifecycle.audit.weights.direction import is_pruning, is_rounding, told
+from nacre.lifecycle.audit.verdict import Pair, StageVerdict
+from nacre.lifecycle.audit.weights.direction import Direction, is_pruning, is_rounding, told
 
 
 def trained(seed: int = 0, rows: int = 96, columns: int = 128) -> Floats:
@@ -98,3 +101,54 @@ def test_claims_are_shown_and_not_used() -> None:
     found = told("fine-tuned", {}, claims=["the subject's record is dated 2020-01-01"])
     assert found.first is None
     assert found.to_dict()["claims"] == ("the subject's record is dated 2020-01-01",)
+
+
+# What is said of it
+
+
+def summed(kind: str, found: Direction | None, language: str = "en") -> str:
+    """The first sentence of the summary of a pair that was found related."""
+    detail = {} if found is None else {"direction": found.to_dict()}
+    stage = StageVerdict("weights", "DERIVED", "", kind=kind, p_value=1e-9, tier="exact", detail=detail)
+    pair = Pair("/models/ours", "/models/theirs", {"weights": stage}, "DERIVED", "")
+    if language == "zh":
+        assert is_whole(summary(pair), "zh")
+    return summarise(pair, language).split("。" if language == "zh" else ".")[0]
+
+
+def test_the_summary_and_the_direction_say_the_same() -> None:
+    whole = trained()
+    lost = rounded(whole, 4)
+    forward, back = told("quantized", {}, [(whole, lost)]), told("fine-tuned", {}, [(lost, whole)])
+    assert summed("quantized", forward) == (
+        "The weights of ours derive from theirs: quantized; theirs was first: ours is its weights rounded to fewer "
+        "bits, which cannot be undone"
+    )
+    assert summed("fine-tuned", back) == (
+        "The weights of ours and theirs are of one descent; ours was first: theirs is its weights rounded to fewer "
+        "bits, which cannot be undone"
+    )
+    for found in (forward, back):
+        assert "do not say" not in summed("quantized", found)
+        assert "不说明" not in summed("quantized", found, "zh")
+
+
+def test_where_files_cannot_tell_the_summary_says_so_in_both_languages() -> None:
+    for found in (None, told("fine-tuned", {}), told("lora", {})):
+        kind = "lora" if found and "low rank" in found.words else "fine-tuned"
+        assert "the files do not say who was first" in summed(kind, found)
+        assert "不说明孰先孰后" in summed(kind, found, "zh")
+
+
+def test_custom_is_told_as_custom_with_the_names_of_the_two() -> None:
+    cut = told("vocabulary-extended", {"rows": [12, 10]})
+    assert "ours was first, if the vocabulary grew, as is usual; it could have been cut" in summed("fine-tuned", cut)
+    assert "ours lies between them" in summed("merged", told("merged", {}, is_merge=True))
+    assert "ours 介于" in summed("merged", told("merged", {}, is_merge=True), "zh")
+
+
+@pytest.mark.parametrize("found", [told("lora", {}), told("merged", {}, is_merge=True), told("x", {}),
+                                   told("vocabulary-extended", {"rows": [1, 2]})])  # fmt: skip
+def test_each_direction_has_chinese(found: Direction) -> None:
+    assert is_whole(found.words, "zh")
+    assert "subject" not in spoken(found.words, "zh")

@@ -35,8 +35,8 @@ IN_ENGLISH = {
     "data/canaries.py": 1, "data/exchange.py": 1, "data/stage.py": 2, "kernel/assign.py": 1,
     "kernel/canonicalise.py": 8, "kernel/configured.py": 2, "kernel/declared.py": 1, "kernel/families.py": 4,
     "kernel/graph.py": 1, "kernel/group.py": 1, "kernel/heads.py": 4, "kernel/quantised.py": 2, "kernel/roles.py":
-    1, "kernel/sizes.py": 4, "kernel/unnamed.py": 2, "kernel/views.py": 3, "opening.py": 9, "together.py": 4,
-    "tokenizers/ranked.py": 1, "tokenizers/stage.py": 26, "weights/direction.py": 7,
+    1, "kernel/sizes.py": 4, "kernel/unnamed.py": 2, "kernel/views.py": 3, "opening.py": 9,
+    "tokenizers/ranked.py": 1, "tokenizers/stage.py": 26,
 }  # fmt: skip
 # Nothing of these is said by a stage: other words, errors with their remedies, attacks of the bank, patterns.
 NOT_STAGES = ("words.py", "messages.py", "said.py", "sentences.py", "report", "attacks", "readers", "recording.py")

@@ -16,7 +16,8 @@ _COMMON = 0.1  # chances above this are given as they are, not as "1 in N"
 # The verdict on a pair, by the stage that decided it; {a} the subject, {b} the reference.
 PAIR: Mapping[str, str] = {
     "weights IDENTICAL": "The weights of {a} are those of {b}: every tensor is the same, value for value.",
-    "weights DERIVED": "The weights of {a} derive from {b}: {kind}. The files do not say who was first.",
+    "weights DERIVED": "The weights of {a} derive from {b}: {kind}; {first}.",
+    "weights DERIVED backwards": "The weights of {a} and {b} are of one descent; {first}.",
     "weights SHARED_INIT": (
         "{a} and {b} began from the same initial weights and were trained apart: neither derives from the other."
     ),
@@ -68,6 +69,8 @@ def summary(pair: Pair) -> Said:
     model = stage.detail.get("model") if stage and stage.stage == "data" else None  # beside a data set
     if model is not None:
         key, (a, b) = f"data trained-on {pair.verdict}", (a, b) if model == "subject" else (b, a)
+    if key == "weights DERIVED" and stage and stage.detail.get("direction", {}).get("first") == "subject":
+        key = "weights DERIVED backwards"
     parts = [
         say(
             PAIR[key if key in PAIR else pair.verdict],
@@ -77,6 +80,7 @@ def summary(pair: Pair) -> Said:
             power=(stage.power if stage else None) or "what would have been caught is not known",
             reason=(stage.reason or stage.text) if stage else _all_reasons(pair),
             share=(stage.share if stage else None) or 0.0,
+            first=_first(stage, a, b) if stage else "",
         )
     ]
     if stage and stage.p_value is not None and pair.verdict in ("DERIVED", "SHARED_INIT"):
@@ -95,6 +99,17 @@ def summary(pair: Pair) -> Said:
 def summarise(pair: Pair, language: str = "en") -> str:
     """`summary` in a language; what has no translation stays in English."""
     return spoken(summary(pair), language)
+
+
+def _first(stage: StageVerdict, subject: str, reference: str) -> Said:
+    """What is told of who was first, with the names of the two in place of their sides."""
+    told = stage.detail.get("direction") or {}
+    words = told.get("words")
+    if not isinstance(words, Said):
+        return say("the files do not say who was first")
+    first, other = (reference, subject) if told["first"] == "reference" else (subject, reference)
+    named = {name: one for name, one in {"first": first, "other": other}.items() if name in words.values}
+    return Said(words.template.format(**named), words.template, named)
 
 
 def _all_reasons(pair: Pair) -> Said:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nacre.errors import NacreError
 from nacre.lifecycle.audit.canonical import Canonical, Key
-from nacre.lifecycle.audit.said import say
+from nacre.lifecycle.audit.said import say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Pair, StageVerdict
 
@@ -49,7 +49,7 @@ def with_mixture(ours: Opened, found: Sequence[tuple[Pair, Opened]], seed: int) 
         if mixture is None:
             told = {
                 "is_merge": None,
-                "words": say("shares were not computed: {reason}", reason=why or "no differences"),
+                "words": say("shares were not computed: {reason}", reason=why or "the references do not differ"),
             }
         else:
             told = {**mixture.to_dict(), "words": _sentence(mixture)}
@@ -205,6 +205,10 @@ def _claims(subject: Subject, side: str) -> tuple[str, ...]:
     record = subject.record
     if record is None:
         return ()
-    said = [f"the {side}'s record ({record.basis}) is dated {record.created}"] if record.created else []
-    said += [f"the {side}'s record names {one.ref} ({one.relation}, {one.basis})" for one in record.parents]
-    return tuple(said)
+    dated = "the {side}'s record ({basis}) is dated {date}"
+    named = "the {side}'s record names {parent} ({relation}, {basis})"
+    found = [say(dated, side=term(side), basis=record.basis, date=record.created)] if record.created else []
+    found += [
+        say(named, side=term(side), parent=one.ref, relation=one.relation, basis=one.basis) for one in record.parents
+    ]
+    return tuple(found)

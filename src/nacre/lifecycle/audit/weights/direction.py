@@ -22,7 +22,6 @@ Basis = Literal["loss", "usual", "nothing"]
 _MOST_OFF = 0.01  # entries of a rounding that need not fit
 _UNIFORM = (0.2, 0.36)  # root mean square of rounding errors in steps; 0.289 where they are spread evenly
 _EQUAL, _ZEROS = 0.999, 0.05
-_CANNOT = "the files do not say who was first"
 _LOSSES: Mapping[str, str] = {
     "pruned": "{first} was first: {other} is its weights with some set to zero, which cannot be undone",
     "rounded": "{first} was first: {other} is its weights rounded to fewer bits, which cannot be undone",
@@ -81,7 +80,7 @@ def told(
     if kind == "lora":
         both = "the files do not say who was first: a difference of low rank is one in both directions"
         return Direction(None, say(both), "nothing", said)
-    return Direction(None, say(_CANNOT), "nothing", said)
+    return Direction(None, say("the files do not say who was first"), "nothing", said)
 
 
 def _other(side: First) -> First:
