@@ -29,6 +29,7 @@ from nacre.lifecycle.audit.tensors import Floats, TensorSource
 
 MOST_LAYERS, CORNER = 6, 512
 MARGINS = {"attention": 0.05, "gate": 0.05, "norms": 0.15, "tables": 0.05}
+ALONE = 10.0  # how many margins a single layer must lead by: one layer's score is far noisier than a mean over layers
 _ATTENTION = frozenset({"q", "k", "v", "o"})
 _Wide = NDArray[np.float64]
 Order = tuple[str, ...]
@@ -40,7 +41,7 @@ def told(canonical: Canonical, source: TensorSource) -> Canonical:
 
     Scores are means over the layers read; an answer holds where it leads every other by its margin.
     """
-    for group in canonical.ambiguous:
+    for group in sorted(canonical.ambiguous, key=lambda group: "o" not in group):  # keys and values are told by `o`
         if any(role.endswith(".bias") for role in group):
             continue
         rule = _rule(group)
@@ -55,7 +56,7 @@ def told(canonical: Canonical, source: TensorSource) -> Canonical:
         settled: set[tuple[str, ...]] = set()
         for some in [spread_layers(has, MOST_LAYERS)] if together else [[one] for one in has]:
             targets = has if together else some
-            order, left = _answer(canonical, source, group, some, rule)
+            order, left = _answer(canonical, source, group, some, rule, 1.0 if together else ALONE)
             if order is not None:
                 for layer in targets:
                     canonical = relabelled(canonical, layer, dict(zip(group, order, strict=True)))
@@ -82,9 +83,12 @@ def _rule(group: Sequence[str]) -> _Rule | None:
 
 
 def _answer(
-    canonical: Canonical, source: TensorSource, group: Order, layers: Sequence[int | None], rule: _Rule
+    canonical: Canonical, source: TensorSource, group: Order, layers: Sequence[int | None], rule: _Rule, leads: float
 ) -> tuple[Order | None, Order]:
-    """The order in which the group's views are to be read (None: as they are), and what of it stays open."""
+    """The order in which the group's views are to be read (None: as they are), and what of it stays open.
+
+    The best order must lead every other by `leads` margins.
+    """
     name, scores = rule
     means: dict[Order, float] = {}
     for layer in layers:
@@ -94,7 +98,7 @@ def _answer(
         return None, group
     best = max(means, key=lambda order: means[order])
     others = [score for order, score in means.items() if not _same(order, best, group)]
-    if others and means[best] - max(others) < MARGINS[name]:
+    if others and means[best] - max(others) < leads * MARGINS[name]:
         return None, group
     left = tuple(role for role in group if role in ("k", "q")) if name == "attention" else ()
     return best, left if len(left) > 1 else ()
@@ -102,7 +106,7 @@ def _answer(
 
 def _agree(canonical: Canonical, source: TensorSource, group: Order, layers: Sequence[int | None], rule: _Rule) -> bool:
     """Whether no two layers contradict each other, each by its margin: one name then means one role in all of them."""
-    answers = [_answer(canonical, source, group, [one], rule)[0] for one in layers]
+    answers = [_answer(canonical, source, group, [one], rule, ALONE)[0] for one in layers]
     said = [one for one in answers if one is not None]
     return all(_same(one, said[0], group) for one in said)
 
