@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nacre.lifecycle.audit.audit import AuditOptions, audit
+import nacre.lifecycle.audit.audit as assembly
+from nacre.lifecycle.audit.audit import AuditOptions, Opened, audit, open_side
 from nacre.lifecycle.audit.result import as_object
 from nacre.lifecycle.audit.verdict import Pair
 from nacre.lifecycle.audit.weights.entrywise import HIT, entrywise
 from nacre.lifecycle.audit.weights.mixture import EXPLAINED, Matrix, Mixture, Row, interval, solve
+from nacre.lifecycle.audit.weights.side import Kept
 
 Arrays = Mapping[str, Any]
 NAMES = ["base", "a", "b"]
@@ -230,7 +232,53 @@ def test_one_parent_is_found_among_twenty_strangers_and_none_of_them_fires(
     assert pairs[0].verdict == "DERIVED"
     alone = audit(family["a"], [family["base"]], ONLY)[0].stages["weights"]
     assert pairs[0].stages["weights"].p_value == pytest.approx(min(1.0, 21 * alone.p_value), rel=1e-6)
-    assert not {one.verdict for one in pairs[1:]} & {"DERIVED", "IDENTICAL", "SHARED_INIT"}
-    size = sum(one.nbytes for one in arrays(0).values())
-    per_stranger = [one.cost["tensor_bytes_read"] for one in pairs[1:]]
-    assert max(per_stranger) < 12 * size
+    assert {one.verdict for one in pairs[1:]} == {"NO_EVIDENCE"}
+    assert min(one.stages["weights"].p_value or 0.0 for one in pairs[1:]) > ONLY.alpha
+
+
+# What is read
+
+
+SIZE = sum(one.nbytes for one in arrays(0).values())
+
+
+def read_of_subject(monkeypatch: pytest.MonkeyPatch, subject: Path, library: list[Path]) -> tuple[list[Pair], float]:
+    """The pairs, and what was read of the subject in parts of its size."""
+    opened: list[Opened] = []
+
+    def opens(ref: str | Path, options: AuditOptions) -> Opened:
+        opened.append(open_side(ref, options))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(assembly, "open_side", opens)
+        pairs = audit(subject, library, ONLY)
+    return pairs, opened[0].bytes_read / SIZE
+
+
+def test_each_further_reference_costs_less_than_one_reading_of_the_subject(
+    family: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = [stored(tmp_path / f"stranger-{seed}", arrays(100 + seed)) for seed in range(4)]
+    read = {count: read_of_subject(monkeypatch, family["a"], library[:count])[1] for count in (1, 2, 4)}
+    assert read[1] < 2
+    assert read[2] - read[1] == pytest.approx((read[4] - read[2]) / 2, rel=0.01)
+    assert read[2] - read[1] < 1
+
+
+def test_what_is_kept_of_the_subject_changes_no_number(family: dict[str, Path], tmp_path: Path) -> None:
+    library = [stored(tmp_path / f"stranger-{seed}", arrays(100 + seed)) for seed in range(3)]
+    together = beside(audit(family["a"], library, ONLY))
+    for reference in library:
+        alone = audit(family["a"], [reference], ONLY)[0].stages["weights"]
+        found = together[reference.name]
+        assert [one.value for one in found.evidence] == [one.value for one in alone.evidence]
+
+
+def test_what_is_kept_is_kept_for_the_same_tokens_only() -> None:
+    kept, ids = Kept(), np.arange(5)
+    first = kept.of(ids)
+    assert kept.of(ids.copy()) is first
+    assert kept.of(ids[::-1]) is not first
+    assert kept.of(None) is not kept.of(ids)
+    assert kept.of(ids) is not first

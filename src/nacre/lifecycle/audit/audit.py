@@ -23,6 +23,7 @@ from nacre.lifecycle.audit.sentences import summarise
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.together import is_candidate, with_direction, with_mixture
 from nacre.lifecycle.audit.verdict import LEAST_P, WORDS, Pair, StageVerdict, Word, overall, untestable
+from nacre.lifecycle.audit.weights.side import Kept
 from nacre.lineage.store import Store
 from nacre.progress import Progress, Silent
 from nacre.recipe import machine
@@ -36,8 +37,8 @@ _COSTS_A_STAGE = (NacreError, OSError, MemoryError, np.linalg.LinAlgError)
 class AuditOptions:
     """`stages` are those tested; `alpha` the largest chance of error at which a stage says DERIVED, corrected for the
     number of references. `base` is where an adapter's base lies, `seed` what samples are drawn from. `fields` of rows
-    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set. `calibration`
-    holds the nulls of stage 3, None: those shipped."""
+    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set, `shuffled` says
+    that its rows were put in their order at random. `calibration` holds the nulls of stage 3, None: those shipped."""
 
     stages: tuple[str, ...] = TESTED
     alpha: float = 0.01
@@ -46,6 +47,7 @@ class AuditOptions:
     base: str | Path | None = None
     fields: tuple[str, ...] = ()
     canaries: Path | None = None
+    shuffled: bool = False
     calibration: Calibration | None = None
     store: Store | None = None
     progress: Progress = field(default_factory=Silent)
@@ -53,13 +55,15 @@ class AuditOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """A side, opened and brought under canonical names once. Without `canonical`, `reason` says why."""
+    """A side, opened and brought under canonical names once. Without `canonical`, `reason` says why. `kept` is what
+    stage 3 has looked at already."""
 
     subject: Subject
     canonical: Canonical | None
     reason: str
     digest: str | None
     source: CountingSource | None
+    kept: Kept = field(default_factory=Kept, compare=False)
 
     @property
     def bytes_read(self) -> int:
@@ -219,14 +223,16 @@ def _weights(ours: Opened, theirs: Opened, count: int, options: AuditOptions) ->
     assert theirs.canonical is not None
     settings = Settings(seed=options.seed)
     chosen = Options(settings=settings, alpha=options.alpha, references=count, calibration=options.calibration)
-    return compare(ours.subject, theirs.subject, ours.canonical, theirs.canonical, chosen)
+    return compare(ours.subject, theirs.subject, ours.canonical, theirs.canonical, chosen, ours.kept)
 
 
 def _data(ours: Opened, theirs: Opened, count: int, options: AuditOptions) -> StageVerdict:
     from nacre.lifecycle.audit.data import compare
     from nacre.lifecycle.audit.data.settings import DataSettings
 
-    settings = DataSettings(options.fields, options.canaries, alpha=options.alpha, seed=options.seed)
+    settings = DataSettings(
+        options.fields, options.canaries, alpha=options.alpha, seed=options.seed, shuffled=options.shuffled
+    )
     return _for_all(compare(ours.subject, theirs.subject, settings), count, options.alpha)
 
 

@@ -32,7 +32,7 @@ def labels(a: Side, b: Side) -> tuple[Labels, Labels]:
     number that was read is not finite.
     """
     sides = (a, b)
-    found = tuple({key: _glance((side, key)) for key in side.canonical.views} for side in sides)
+    found = tuple({key: _glanced((side, key)) for key in side.canonical.views} for side in sides)
     groups: dict[bytes, tuple[list[Key], list[Key]]] = {}
     for place, glances in enumerate(found):
         for key, glance in glances.items():
@@ -52,6 +52,10 @@ def labels(a: Side, b: Side) -> tuple[Labels, Labels]:
 def is_whole(view: View, stored: tuple[int, ...]) -> bool:
     """Whether a view is the stored tensor as it lies."""
     return not view.transposed and view.index is None and view.shape == stored
+
+
+def _glanced(member: Member) -> bytes:
+    return member[0].once(("glance", _view(member)), lambda: _glance(member))
 
 
 def _glance(member: Member) -> bytes:

@@ -121,6 +121,10 @@ def _screen(a: Side, b: Side, depths_a: tuple[int, ...], depths_b: tuple[int, ..
 
 
 def _sketch(side: Side, layer: int, settings: Settings, seed: int) -> list[Answers]:
+    return side.once(("sketch", layer, settings, seed), lambda: _sketched(side, layer, settings, seed))
+
+
+def _sketched(side: Side, layer: int, settings: Settings, seed: int) -> list[Answers]:
     found = []
     for block in _chosen_blocks(side, layer, settings):
         whole = answers(side, layer, block, settings, n_tokens=_SCREEN_TOKENS)

@@ -22,7 +22,7 @@ from nacre.lifecycle.audit.weights.attention import attention_is_same
 from nacre.lifecycle.audit.weights.control import control_of, thinned
 from nacre.lifecycle.audit.weights.delta import MatrixDelta, deltas
 from nacre.lifecycle.audit.weights.kinds import Context, Finding, tell
-from nacre.lifecycle.audit.weights.side import Settings, Side
+from nacre.lifecycle.audit.weights.side import Kept, Settings, Side
 from nacre.lifecycle.audit.weights.tokens import shared_tokens
 
 STAGE = "weights"
@@ -46,10 +46,16 @@ class Options:
 
 
 def compare(
-    subject: Subject, reference: Subject, a: Canonical, b: Canonical, options: Options | None = None
+    subject: Subject,
+    reference: Subject,
+    a: Canonical,
+    b: Canonical,
+    options: Options | None = None,
+    kept: Kept | None = None,
 ) -> StageVerdict:
     """The verdict on the subject's weights beside the reference's; `a` and `b` are their canonical forms.
 
+    `kept`, the same for all references of one subject, spares what was looked at beside an earlier one.
     What cannot be tested, damaged tensors included, is UNTESTABLE with the reason; nothing is raised for it.
     """
     for side, canonical in ((subject, a), (reference, b)):
@@ -59,7 +65,8 @@ def compare(
     if subject.tensors is None or reference.tensors is None:
         return untestable(STAGE, "there are no weights to read")
     shared = shared_tokens(subject, reference, a, b)
-    ours, theirs = Side(a, subject.tensors, shared.a), Side(b, reference.tensors, shared.b)
+    cache = {} if kept is None else kept.of(shared.a)
+    ours, theirs = Side(a, subject.tensors, shared.a, cache), Side(b, reference.tensors, shared.b)
     return decide(ours, theirs, options or Options(), notes=(shared.note,))
 
 

@@ -43,6 +43,21 @@ class Block(NamedTuple):
     down: str
 
 
+class Kept:
+    """What a subject's `cache` holds from one reference to the next: glances and sketches, by the tokens shared."""
+
+    def __init__(self) -> None:
+        self._tokens: Ids | None = None
+        self._cache: dict[Any, Any] = {}
+
+    def of(self, tokens: Ids | None) -> dict[Any, Any]:
+        """The cache for these tokens, in this order; that for others is dropped, so that one is held at most."""
+        same = self._tokens is None if tokens is None else np.array_equal(tokens, self._tokens)
+        if not same:
+            self._tokens, self._cache = tokens, {}
+        return self._cache
+
+
 @dataclass(frozen=True)
 class Side:
     """One model. `tokens` are its ids of the shared tokens, in an order that both sides share; None: none are.
