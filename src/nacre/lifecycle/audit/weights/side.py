@@ -52,8 +52,9 @@ class Kept:
 
     def of(self, tokens: Ids | None) -> dict[Any, Any]:
         """The cache for these tokens, in this order; that for others is dropped, so that one is held at most."""
-        same = self._tokens is None if tokens is None else np.array_equal(tokens, self._tokens)
-        if not same:
+        known = self._tokens
+        is_same = known is tokens if known is None or tokens is None else np.array_equal(tokens, known)
+        if not is_same:
             self._tokens, self._cache = tokens, {}
         return self._cache
 
