@@ -269,9 +269,9 @@ def _under(side: Side, canonical: Canonical) -> Side:
 
 
 def _labellings(side: Side) -> list[Side]:
-    """The side, and with each pair of roles that nothing has settled exchanged in all layers: at most four."""
+    """The side, and with each pair of roles that nothing has settled exchanged in all layers: at most eight."""
     found = [side]
-    for one, other in (("embedding", "head"), ("k", "q")):
+    for one, other in (("embedding", "head"), ("k", "q"), ("gate", "up")):
         if (one, other) in side.canonical.ambiguous:
             layers = [layer for layer, role in side.canonical.views if role == one]
             for turned in tuple(found):
