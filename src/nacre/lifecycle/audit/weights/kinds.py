@@ -84,8 +84,10 @@ def tell(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta], contex
 
 
 def _is_aligned(one: MatrixDelta, over: Alignment, context: Context) -> bool:
-    """Whether a matrix was brought over its counterpart, so that its difference means something. Heads may be in another
-    order, and queries and keys turned within them: those of a function that is the same are left out."""
+    """Whether a matrix was brought over its counterpart, so that its difference means something.
+
+    Heads may be in another order, and queries and keys turned within them: those of one function are left out.
+    """
     if one.role in _ATTENTION:
         return not context.same_attention and one.along > _KNOWN
     return over.rotation is None or one.along > _KNOWN

@@ -125,7 +125,7 @@ def _decided(subject: Side, reference: Side, options: Options, notes: tuple[str,
     if options.control and not reason:
         control = _control(subject, reference, options)
         if control["fired"]:
-            why = str(control["why"])
+            why = control["why"]
             detail = {"control": control}
             return StageVerdict(
                 STAGE, "INCONCLUSIVE", why, evidence=tuple(found), reason=why, notes=notes, detail=detail
