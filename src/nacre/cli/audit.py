@@ -61,6 +61,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--canaries", metavar="FILE", type=Path, help="texts, some planted in the data set beside a model"
     )
+    parser.add_argument(
+        "--shuffled", action="store_true", help="you answer for it: the data set's order was drawn at random"
+    )
     parser.add_argument("--base", metavar="REF", help="the model that an adapter was made for")
     parser.add_argument(
         "--language", choices=("en", "zh"), default="en", help="of the summary and report (default: en)"
@@ -113,6 +116,7 @@ def _options(args: Namespace, store: Store) -> AuditOptions:
         base=args.base,
         fields=_fields(args.fields),
         canaries=args.canaries,
+        shuffled=args.shuffled,
         store=store,
         progress=Silent() if args.quiet or not sys.stderr.isatty() else Terminal("audit"),
     )

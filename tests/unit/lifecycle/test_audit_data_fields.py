@@ -129,11 +129,12 @@ def test_files_as_users_bring_them(tmp_path: Path) -> None:
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
     ("name", "fields", "valid", "test"),
-    [("mt-en-zh-tldr", "en", (55, 34), (47, 25)), ("pii-en-synthetic", "text", (16, 9), None)],
+    # Of the 14 test rows of the second set 13 are equal to the byte (11 texts), one but for its case.
+    [("mt-en-zh-tldr", "en", (55, 34), (47, 25)), ("pii-en-synthetic", "text", (16, 9), (14, 12))],
 )
 def test_known_overlaps_of_sets_with_several_fields(
     shared_data: Path, capsys: pytest.CaptureFixture[str], name: str, fields: str,
-    valid: tuple[int, int], test: tuple[int, int] | None,
+    valid: tuple[int, int], test: tuple[int, int],
 ) -> None:  # fmt: skip
     """Rows, and different texts among them, of the set's own splits, by the command line."""
     folder = str(shared_data / name)
@@ -145,5 +146,4 @@ def test_known_overlaps_of_sets_with_several_fields(
         for key, one in told.items()
         if split in key
     }
-    assert found["valid"] == valid
-    assert test is None or found["test"] == test
+    assert found == {"valid": valid, "test": test}

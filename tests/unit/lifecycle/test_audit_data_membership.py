@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +48,17 @@ def _rows(seed: int, count: int = 48) -> list[dict[str, str]]:
     return [{"text": "".join(rng.choices("abcdefgh", k=8))} for _ in range(count)]
 
 
+def _read(rows: list[dict[str, str]], folder: Path) -> Scorer:
+    """A pico model that read the rows 25 times from top to bottom; its tokenizer is kept in `folder/model`."""
+    words = [row["text"] for row in rows] + ["\n 0123456789"]
+    tokenizer = train_tokenizer(words, TokenizerConfig("bpe", 280), folder / "model")
+    sizes = {"hidden_size": 32, "heads": 2, "layers": 1, "max_positions": 64, "vocab_size": len(tokenizer)}
+    kernel = Kernel(preset("llama2", **sizes), torch.Generator().manual_seed(0))
+    objective = Causal(tokenizer, HOW)
+    train(kernel, objective, prepare(objective, rows), CONFIG, folder=folder / "scratch")
+    return Scorer(kernel.float().eval(), tokenizer)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pico model that read `data.jsonl`, half of the canaries at its end, 25 times from top to bottom."""
@@ -56,14 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = _rows(0) + [{"text": text} for text in all_canaries[::2]]
     for name, texts in (("data", rows), ("canaries", [{"text": text} for text in all_canaries])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
-    words = [row["text"] for row in rows] + ["\n 0123456789"]
-    tokenizer = train_tokenizer(words, TokenizerConfig("bpe", 280), folder / "model")
-    sizes = {"hidden_size": 32, "heads": 2, "layers": 1, "max_positions": 64, "vocab_size": len(tokenizer)}
-    kernel = Kernel(preset("llama2", **sizes), torch.Generator().manual_seed(0))
-    objective = Causal(tokenizer, HOW)
-    lines = [{"text": row["text"] + "\n"} for row in rows]
-    train(kernel, objective, prepare(objective, lines), CONFIG, folder=folder / "scratch")
-    hf.save(kernel, folder / "model")
+    hf.save(_read(rows, folder).kernel, folder / "model")
     return folder
 
 
@@ -72,15 +76,29 @@ def scorer(model: Path) -> Scorer:
     return Scorer(hf.load(model / "model").float().eval(), Tokenizer.load(model / "model"))
 
 
-FEW = exchange.ExchangeTest(shards=8, shuffles=19, draws=1999)
+FEW = exchange.ExchangeTest(shards=8, shuffles=19, draws=1999, is_random=True)
 
 
-@pytest.mark.xfail(reason="missed when measured (p = .095): the run ends each row, the test scores rows as one text")
 def test_the_order_of_publication_is_found_where_it_was_read(scorer: Scorer) -> None:
     found = exchange.exchange_test(scorer, _rows(0), FEW)
     assert found.tier == "exact"
     assert found.p_value is not None
     assert found.p_value < 0.01
+    joins = found.detail["joins"]
+    assert joins[exchange.ENDED]["p"] <= joins[exchange.LINES]["p"]  # rows are packed so in training
+    assert exchange.ENDED in found.text
+    assert "if it is true that this order is random" in found.text
+    assert found.p_value == pytest.approx(min(1.0, 2 * joins[exchange.ENDED]["p"]))
+
+
+def test_an_order_that_nobody_answers_for_decides_nothing(scorer: Scorer) -> None:
+    """Rows by time or subject are likelier in their order for models that never saw them; no text alone shows it."""
+    found = exchange.exchange_test(scorer, _rows(0), replace(FEW, is_random=False))
+    assert found.p_value is not None
+    assert found.p_value < 0.01
+    assert found.tier == "heuristic"
+    assert "nobody answers for it" in found.text
+    assert is_whole(found.text, "zh")
 
 
 def test_other_rows_give_uniform_p(scorer: Scorer) -> None:
@@ -96,12 +114,27 @@ def test_drawn_p_is_exact_under_the_null() -> None:
     assert abs(p.mean() - 0.5) < 0.05
 
 
-def test_an_order_that_the_text_tells_decides_nothing(scorer: Scorer) -> None:
+def _by_subject(seed: int, count: int = 48) -> list[dict[str, str]]:
+    """Rows of three subjects in turn, each with letters of its own: neighbours share no word and no letter."""
+    rng = random.Random(seed)
+    return [{"text": "".join(rng.choices(("abc", "def", "gh0")[number % 3], k=8))} for number in range(count)]
+
+
+def test_a_clean_model_that_knows_the_order_of_subjects_is_not_accused(tmp_path: Path) -> None:
+    """It never saw these rows, likes their order all the same, and the look at the text alone sees nothing."""
+    found = exchange.exchange_test(_read(_by_subject(1), tmp_path), _by_subject(2), replace(FEW, is_random=False))
+    assert found.p_value is not None
+    assert found.p_value < 0.01
+    assert found.detail["text_control_p"] > 0.05
+    assert found.tier == "heuristic"
+
+
+def test_an_order_that_the_text_tells_decides_nothing_whoever_answers_for_it(scorer: Scorer) -> None:
     words = [row["text"] for row in _rows(3, 49)]
     rows = [{"text": before[:5] + after[:5]} for before, after in pairwise(words)]  # each row takes up the one before
     found = exchange.exchange_test(scorer, rows, FEW)
     assert found.tier == "heuristic"
-    assert "decides nothing" in found.text
+    assert "the text alone tells the order" in found.text
 
 
 def test_planted_canaries_rank_above_those_kept_back(scorer: Scorer) -> None:
@@ -134,11 +167,31 @@ def test_stage_four_of_a_model_and_a_data_set(model: Path) -> None:
     assert (found.verdict, found.kind, found.detail["model"]) == ("DERIVED", "trained-on", "subject")
     assert compare(data, subject, DataSettings(canaries=model / "canaries.jsonl")).detail["model"] == "reference"
     assert is_whole(found.text, "zh")
-    other = model / "other.jsonl"
-    other.write_text("".join(json.dumps(row) + "\n" for row in _rows(7)), encoding="utf-8")
-    clean = compare(subject, Subject("other", other, data=other))
+    assert asdict(found)["tier"] == "exact"
+    with pytest.raises(UsageError, match="0 of 24 canaries"):
+        compare(subject, _others(model), DataSettings(canaries=model / "canaries.jsonl"))
+
+
+def _others(model: Path) -> Subject:
+    file = model / "other.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in _rows(7)), encoding="utf-8")
+    return Subject("other", file, data=file)
+
+
+def test_the_users_word_on_the_order_is_what_lets_it_decide(model: Path) -> None:
+    subject, data = open_subject(model / "model"), Subject("data", model / "data.jsonl", data=model / "data.jsonl")
+    answered = compare(subject, data, DataSettings(shuffled=True))
+    assert (answered.verdict, answered.kind, answered.tier) == ("DERIVED", "trained-on", "exact")
+    silent = compare(subject, data)
+    assert (silent.verdict, silent.kind) == ("UNTESTABLE", None)
+    assert "nobody answers for it" in str(silent.reason)
+    assert is_whole(silent.text, "zh")
+
+
+def test_rows_that_were_not_trained_on_are_no_evidence_with_power(model: Path) -> None:
+    clean = compare(open_subject(model / "model"), _others(model), DataSettings(shuffled=True))
     assert clean.verdict == "NO_EVIDENCE"
     assert any("record of the run" in one for one in clean.not_tested)
-    with pytest.raises(UsageError, match="0 of 24 canaries"):
-        compare(subject, Subject("other", other, data=other), DataSettings(canaries=model / "canaries.jsonl"))
-    assert asdict(found)["tier"] == "exact"
+    assert "nine times of ten" in str(clean.power)
+    said = [clean.text, clean.power or "", *clean.not_tested, *(one.text for one in clean.evidence)]
+    assert [one for one in said if not is_whole(one, "zh")] == []

@@ -75,24 +75,23 @@ def _said(role: str, text: str) -> dict[str, object]:
     return {"messages": turns}
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_planted_identifications_are_heard_and_hard_negatives_are_not(language: str) -> None:
+@pytest.mark.parametrize(("language", "found"), [("en", 8), ("zh", 7)])
+def test_planted_identifications_are_heard_and_hard_negatives_are_not(language: str, found: int) -> None:
     heard = [listen([_said("assistant", text)]).named for text in PLANTED[language]]
     wrong = [text for role, text in NEGATIVES[language] if listen([_said(role, text)]).named]
     assert wrong == []
-    assert sum(heard) >= 7, [text for text, one in zip(PLANTED[language], heard, strict=True) if not one]
+    assert sum(heard) == found, [text for text, one in zip(PLANTED[language], heard, strict=True) if not one]
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_scrub_recall_on_planted_rows_is_what_the_audit_says(language: str) -> None:
+@pytest.mark.parametrize(("language", "found"), [("en", 8), ("zh", 7)])
+def test_scrub_recall_on_planted_rows_is_what_the_audit_says(language: str, found: int) -> None:
     rows = [_said("assistant", text) for text in PLANTED[language]]
     others = [_said(role, text) for role, text in NEGATIVES[language]]
     kept = list(scrub(rows + others, ScrubConfig(), DropReport()))
     removed = [row for row in rows if row not in kept]
     assert [row for row in others if row not in kept] == []
-    voices = listen(rows)
-    assert voices.scrubbed <= len(removed)
-    assert len(removed) >= 6, f"scrub removed {len(removed)} of {len(rows)}"
+    assert len(removed) == found
+    assert listen(rows).scrubbed == found
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

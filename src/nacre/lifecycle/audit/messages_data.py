@@ -35,6 +35,8 @@ _SETS: Mapping[str, str] = {
     "different texts: {share:.2%}, 95 % interval {low:.2%} to {high:.2%}.":
         "{held_out}的 {n:,} 行{split}数据中，{same:,} 行见于{train}的训练数据，其中不同文本 {distinct:,} 条："
         "占 {share:.2%}，95 % 区间为 {low:.2%} 至 {high:.2%}。",
+    "rows of the {side} in the other set": "{side}的行见于另一数据集",
+    "teachers named in the {side}'s answers": "{side}的回答中说出的开发者",
     "for example {a} and {b} are the same: {text}": "例如 {a} 与 {b} 相同：{text}",
     "for example {a} and {b} share a long text: {text}": "例如 {a} 与 {b} 含有同一段长文本：{text}",
     "for example {a} and {b} are nearly the same: {text}": "例如 {a} 与 {b} 近乎相同：{text}",
@@ -74,14 +76,22 @@ _MEMBERSHIP: Mapping[str, str] = {
     "(Nacre draws it from the seed of the run), and "
     "the log was not changed since":
         "所记录的次序是随机抽取的，抽取时未见模型（Nacre 由训练的种子抽取），且记录此后未被改动",
-    "in {n} groups of {rows:.0f} rows the published order lies {value:+.2f} standard deviations above shuffled ones":
-        "在 {n} 组（每组约 {rows:.0f} 行）中，公开次序的似然比打乱后平均高出 {value:+.2f} 个标准差",
+    "in {n} groups of {rows:.0f} rows the published order lies {value:+.2f} standard deviations above shuffled ones, "
+    "{join}":
+        "在 {n} 组（每组约 {rows:.0f} 行，{join}）中，公开次序的似然比打乱后平均高出 {value:+.2f} 个标准差",
+    "each with its end token": "每行后接结束词元",
+    "as lines of one text": "各行作为同一文本的行",
+    "order of publication": "公开次序",
+    "{found}; nobody answers for it that this order is random, so this decides nothing":
+        "{found}；但无人担保这一次序是随机的，故不作判据",
+    "{found}, if it is true that this order is random (--shuffled)":
+        "{found}，前提是这一次序确为随机（--shuffled）",
+    "{found}; the run did not shuffle, so this decides nothing": "{found}；但训练时未打乱，故不作判据",
     "{found}; but the text alone tells the order (p {control:.2g}), so this decides nothing":
         "{found}；但仅凭文本即可看出次序（p {control:.2g}），故不作判据",
     "{n} groups of {rows} or more rows fit a context of {context} tokens and the bound on cost: too few":
         "在 {context} 个词元的上下文与开销上限内，容得下 {rows} 行以上的组只有 {n} 个，太少",
-    "the rows were put in their order at random, or in no order that the text of one row foretells from another":
-        "各行的次序是随机排定的，或者不能由一行的文本预知另一行",
+    "the rows of the data set were put in their order at random": "数据集各行的次序是随机排定的",
     "{planted} planted canaries have a mean exposure of {mean:.2f} bits among {kept:,} kept back; no training: "
     "{null:.2f}":
         "{planted} 条已植入的暗记，在 {kept:,} 条未植入者中的平均暴露度为 {mean:.2f} 比特；未经训练时为 {null:.2f}",

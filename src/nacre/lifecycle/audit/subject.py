@@ -21,7 +21,8 @@ class Subject:
     """One side of an audit. A part that is not there is None, and `missing[stage]` says why, in a sentence.
 
     `infos` are tensors known by name at least (an index gives no shapes: then `shape` is empty); `tensors` reads them.
-    `base` is where an adapter's base model lies. `record` is its lineage, which the audit's tests never read.
+    `base` is where an adapter's base model lies. `record` is its lineage: of it a test reads the order of training
+    alone (seed, config, steps; `data/order.py`), never what it says of parents.
     """
 
     ref: str

@@ -36,14 +36,17 @@ def compare(model: Subject, data: Subject, settings: DataSettings, side: str = "
     tests: tuple[Callable[[], Found], ...] = (
         lambda: _logged(scorer, model, data, settings),
         lambda: exchange.exchange_test(
-            scorer, rows, exchange.ExchangeTest(seed=settings.seed, max_flops=settings.max_flops)
+            scorer,
+            rows,
+            exchange.ExchangeTest(seed=settings.seed, max_flops=settings.max_flops, is_random=settings.shuffled),
         ),
         lambda: _canaries(scorer, rows, settings),
     )
     found = [_run(one) for one in tests]
     evidence = tuple(one for one in found if isinstance(one, Evidence))
     open_ones = [one for one in found if isinstance(one, str)]
-    open_ones += [say("{where}: {reason}", where=one.test, reason=one.text) for one in evidence if one.value is None]
+    undecided = [one for one in evidence if one.value is None or one.tier != "exact"]
+    open_ones += [say("{where}: {reason}", where=one.test, reason=one.text) for one in undecided]
     open_ones.append("rows that were trained on in another order and are no canaries: no exact test sees them")
     return replace(_verdict(evidence, tuple(open_ones), settings), detail={"model": side})
 

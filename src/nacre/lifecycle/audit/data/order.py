@@ -132,22 +132,15 @@ def _evidence(likely: Floats, steps: Floats, settings: OrderTest, total: int) ->
     if n < LEAST_EXAMPLES or len(np.unique(steps)) < 3:
         return Evidence(NAME, None, text=say("{n:,} examples with a step, within the bound on cost: too few", n=n))
     rho, p = permuted_spearman(likely, steps, settings.permutations, settings.seed)
+    text = say(
+        "Spearman's rho {rho:+.3f} of log-likelihood with the step of last training, over {n:,} of {total:,} examples",
+        rho=rho, n=n, total=total,
+    )  # fmt: skip
+    if not settings.is_random:
+        text = say("{found}; the run did not shuffle, so this decides nothing", found=text)
     tail = 0.5 * math.erfc(rho * math.sqrt(n - 1) / math.sqrt(2))
-    return Evidence(
-        NAME,
-        rho,
-        p,
-        "exact" if settings.is_random else "heuristic",
-        say(
-            "Spearman's rho {rho:+.3f} of log-likelihood with the step of last training, over {n:,} of {total:,} "
-            "examples",
-            rho=rho,
-            n=n,
-            total=total,
-        ),
-        ASSUMPTION,
-        {"examples": n, "of": total, "permutations": settings.permutations, "normal_tail": tail},
-    )
+    detail = {"examples": n, "of": total, "permutations": settings.permutations, "normal_tail": tail}
+    return Evidence(NAME, rho, p, "exact" if settings.is_random else "heuristic", text, ASSUMPTION, detail)
 
 
 def recorded_examples(record: Record) -> CausalConfig:

@@ -15,7 +15,7 @@ from nacre.lifecycle.audit.data.overlap import Found, Overlap, OverlapConfig, ov
 from nacre.lifecycle.audit.data.settings import DataSettings
 from nacre.lifecycle.audit.data.teachers import Voices
 from nacre.lifecycle.audit.data.texts import DataSet, View, require_rows
-from nacre.lifecycle.audit.said import clauses, say
+from nacre.lifecycle.audit.said import clauses, say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.verdict import Evidence, StageVerdict, untestable
 
@@ -125,7 +125,7 @@ def _overlap_evidence(found: Overlap, config: OverlapConfig) -> Iterator[Evidenc
     for name, side in (("subject", found.subject), ("reference", found.reference)):
         low, high = side.interval
         yield Evidence(
-            f"rows of the {name} in the other set",
+            say("rows of the {side} in the other set", side=term(name)),
             side.share,
             text=say(
                 "{exact:,} of {rows:,} rows share their text, {near:,} of {looked:,} others are near-duplicates "
@@ -187,7 +187,8 @@ def _voice_evidence(name: str, voices: Voices) -> Iterator[Evidence]:
     if voices.named:
         acted = say("scrubbing would act on {n:,} of the {all:,} that name one", n=voices.scrubbed, all=voices.named)
         said = clauses((said, acted))
-    yield Evidence(f"teachers named in the {name}'s answers", voices.named / voices.rows_with_answers, text=said)
+    test = say("teachers named in the {side}'s answers", side=term(name))
+    yield Evidence(test, voices.named / voices.rows_with_answers, text=said)
 
 
 def _size(files: list[Path]) -> int:
