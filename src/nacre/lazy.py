@@ -29,6 +29,13 @@ EXTRAS: dict[str, str] = {
     "qdrant_edge": "retrieval",
     "qdrant_client": "qdrant",
     "gguf": "audit",
+    "uvicorn": "serve",
+    "uvloop": "serve",
+    "httptools": "serve",
+    "aiohttp": "serve",
+    "orjson": "serve",
+    "psycopg": "postgres",
+    "redis": "redis",
 }
 
 

@@ -40,6 +40,13 @@ LOSSES = {
     "gguf": "no quantised GGUF weights in audits; their headers are read without it",
     "qdrant_client": "no served vector database",
     "transformers": "no comparison with transformers; Nacre itself does not need it",
+    "uvicorn": "no gateway (nacre serve)",
+    "uvloop": "no gateway at full speed",
+    "httptools": "no gateway at full speed",
+    "aiohttp": "no upstreams behind the gateway",
+    "orjson": "no gateway (nacre serve)",
+    "psycopg": "no ledger in PostgreSQL",
+    "redis": "no limits shared between replicas",
 }
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",

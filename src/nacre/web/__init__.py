@@ -1,0 +1,1 @@
+"""The page: artifacts, lineage, reports, usage and a playground, rendered on the server."""
