@@ -64,9 +64,9 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
         yield table(evidence, head)
     yield ""
     yield coloured(words("untested"), "bold")
-    yield from (f"- {spoken(one, words.language)}" for one in not_tested(pair))
-    yield f"- {spoken(control(pair), words.language)}"
-    noted = notes(pair)
+    ran = bool(pair.control.get("ran"))
+    yield from (f"- {spoken(one, words.language)}" for one in (*not_tested(pair), *(() if ran else (control(pair),))))
+    noted = [*notes(pair), *((control(pair),) if ran else ())]
     if noted:
         yield ""
         yield coloured(words("notes"), "bold")
