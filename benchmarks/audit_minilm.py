@@ -1,6 +1,6 @@
 """Whether the audit is right about real weights: MiniLM beside what is made of it, and beside a BERT of its shape.
 
-python benchmarks/audit_minilm.py --work DIR [--only CASE,CASE] [--steps 60] [--no-record]
+python benchmarks/audit_minilm.py --work DIR [--only 'CASE;CASE'] [--steps 60] [--no-record]
 
 What is trained is kept in DIR (a store), so that a second run only audits: MiniLM fine-tuned by the repository's recipe
 and the same with LoRA, both for `--steps` steps, and a BERT of the same shape and tokenizer pretrained from scratch
@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -32,7 +33,8 @@ from nacre.data import models
 from nacre.data.tokenizer import Tokenizer
 from nacre.kernel import hf
 from nacre.kernel.heads import pool
-from nacre.lifecycle.audit.attacks import bases, files, merging, pruning, rounding
+from nacre.lifecycle.audit import calibration
+from nacre.lifecycle.audit.attacks import bases, files, merging, pruning, rounding, tampering
 from nacre.lifecycle.audit.attacks.files import Stored
 from nacre.lifecycle.audit.attacks.model import Model, hidden_axis
 from nacre.lifecycle.audit.audit import AuditOptions, audit
@@ -44,6 +46,7 @@ from nacre.recipe.run import RunOptions, run
 RECIPE = Path(__file__).parents[1] / "recipes" / "minilm.yaml"
 TEXTS = ("I lost my card", "Where is my money?", "The transfer has not arrived yet", "How do I change my PIN?")
 SHAPE = {"hidden_size": 384, "layers": 6, "heads": 12, "ffn_size": 1536, "max_positions": 512}
+BATCH = 8  # texts in each step of a training
 LORA = {"rank": 8, "alpha": 16.0, "targets": ["attention.*", "ffn.*"]}
 
 
@@ -91,6 +94,8 @@ CASES = (
     Case("int8", "groups of 32", ("minilm",), lambda m: rounding.round_groups(m[0], 8), _DERIVED, ("quantized",)),
     Case("pruned 50 %", "by magnitude", ("minilm",), lambda m: pruning.prune_magnitude(m[0], 0.5), _DERIVED,
          ("pruned",)),
+    Case("LoRA, drawn", "rank 8 at random, 5 % of each matrix", ("minilm",),
+         lambda m: tampering.add_low_rank(m[0], 8, 0.05, 1), _DERIVED, ("lora",)),
     Case("LoRA, merged", "rank 8", ("adapted",), lambda m: m[0], _DERIVED, ("lora",)),
     Case("fine-tuned", "recipes/minilm.yaml, full", ("tuned",), lambda m: m[0], _DERIVED, ("fine-tuned",)),
     Case("fine-tuned, turned", "all that keeps the function", ("tuned",), lambda m: turned(m[0]), _DERIVED,
@@ -101,24 +106,27 @@ CASES = (
 )  # fmt: skip
 
 
-def recipe(steps: int, tokenizer: Path) -> Recipe:
-    """What is trained: steps of the repository's recipe, cut short, and a BERT from scratch."""
-    cut = [f"full.train.{name}={steps}" for name in ("max_steps", "eval_every")]
-    known = load(RECIPE, cut)
+def recipe(steps: int, tokenizer: Path, wanted: AbstractSet[str]) -> Recipe:
+    """What is trained of the `wanted`: steps of the repository's recipe, cut short, and a BERT from scratch."""
+    known = load(RECIPE)
     full = known.steps["full"]
-    adapted = {**full.config, "lora": LORA, "train": {**full.config["train"], "lr": 1e-3}}
+    train = {**full.config["train"], "max_steps": steps, "eval_every": steps, "batch_size": BATCH}
+    tuned = {**full.config, "train": train}
+    adapted = {**full.config, "lora": LORA, "train": {**train, "lr": 1e-3}}
     adapted["train"].pop("layer_decay", None)
-    pretraining = {"max_steps": steps, "eval_every": steps, "batch_size": 16, "lr": 5e-4}
+    pretraining = {"max_steps": steps, "eval_every": steps, "batch_size": BATCH, "lr": 5e-4}
     values: dict[str, Any] = {
         "utterances": _step(known, "utterances"),
-        "tuned": {"stage": full.stage, "inputs": dict(full.inputs), "config": dict(full.config)},
+        "tuned": {"stage": full.stage, "inputs": dict(full.inputs), "config": tuned},
         "adapted": {"stage": full.stage, "inputs": dict(full.inputs), "config": adapted},
         "begin": {"stage": "kernel.initialise", "inputs": {"tokenizer": str(tokenizer)},
                   "config": {"preset": "bert", "choices": SHAPE}},
         "own": {"stage": "pretrain.mlm", "inputs": {"model": "begin", "data": "utterances"},
                 "config": {"objective": {"context": 64}, "train": pretraining}},
     }  # fmt: skip
-    return parse({"name": "minilm-audit", "seed": known.seed, "about": known.about, "steps": values},
+    kept = {"utterances", *wanted, *(("begin",) if "own" in wanted else ())}
+    steps_of = {name: one for name, one in values.items() if name in kept}
+    return parse({"name": "minilm-audit", "seed": known.seed, "about": known.about, "steps": steps_of},
                  RECIPE.parent, "audit_minilm")  # fmt: skip
 
 
@@ -162,7 +170,7 @@ def _body(model: Model) -> Model:
     return Model(changed, state)
 
 
-def judged(case: Case, made: Mapping[str, Path], top: Path) -> tuple[dict[str, Any], Pair]:
+def judged(case: Case, made: Mapping[str, Path], top: Path, options: AuditOptions) -> tuple[dict[str, Any], Pair]:
     """A row, and the pair with the strongest evidence."""
     folder = top / "subject"
     drift = written(case, made, folder)
@@ -173,7 +181,7 @@ def judged(case: Case, made: Mapping[str, Path], top: Path) -> tuple[dict[str, A
             again = Case(name, "", (name,), lambda m: m[0], ())
             written(again, made, top / name)
     began = time.perf_counter()
-    pairs = audit(folder, references, AuditOptions(stages=("kernel", "tokenizer", "weights")))
+    pairs = audit(folder, references, options)
     seconds = time.perf_counter() - began
     weights = pairs[0].stages["weights"]
     right = pairs[0].verdict in case.verdicts and (
@@ -211,26 +219,32 @@ def details(pair: Pair) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where what is trained is kept")
-    parser.add_argument("--only", default="", help="cases, by comma")
+    parser.add_argument("--only", default="", help="cases, with semicolons between them")
     parser.add_argument("--steps", type=int, default=60, help="of each training")
     parser.add_argument("--no-record", action="store_true", help="append no rows to results/audit_minilm.csv")
     parser.add_argument("--details", type=Path, help="write statistics and differences of every case to this JSON file")
+    parser.add_argument("--calibration", type=Path, help="another table than the one shipped")
     given = parser.parse_args()
+    table = calibration.load(given.calibration) if given.calibration else None
+    options = AuditOptions(stages=("kernel", "tokenizer", "weights"), calibration=table)
     torch.set_num_threads(1)
-    wanted = {name.strip() for name in given.only.split(",") if name.strip()}
+    wanted = {name.strip() for name in given.only.split(";") if name.strip()}
+    if unknown := wanted - {one.name for one in CASES}:
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in CASES)}")
     cases = [one for one in CASES if not wanted or one.name in wanted]
     minilm = models.find("minilm", fetch=False)
     where = record.machine(["nacre", "torch"])
-    is_trained = any(name != "minilm" for one in cases for name in (*one.sources, *one.against))
-    results = run(recipe(given.steps, minilm), open_store(given.work), RunOptions(device="cpu")) if is_trained else []
+    trained = {name for one in cases for name in (*one.sources, *one.against)} - {"minilm"}
+    made_by = recipe(given.steps, minilm, trained)
+    results = run(made_by, open_store(given.work), RunOptions(device="cpu")) if trained else []
     made = {"minilm": minilm, **{one.step: one.path for one in results}}
     for one in results:
         print(f"{one.step:12} {one.state:8} {one.record.cost.seconds if one.record.cost else 0:8.1f} s")
     rows, told = [], {}
     for case in cases:
         with tempfile.TemporaryDirectory() as top:
-            row, pair = judged(case, made, Path(top))
-        rows.append({**where, "steps": given.steps, **row})
+            row, pair = judged(case, made, Path(top), options)
+        rows.append({**where, "steps": given.steps, "batch_size": BATCH, **row})
         told[case.name] = details(pair)
         mark = "right" if row["right"] else "WRONG"
         found = f"{row['verdict']:12} {row['kind']:12} p {row['p_value']:8} {row['seconds']:6.1f} s"
