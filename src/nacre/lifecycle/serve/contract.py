@@ -223,6 +223,14 @@ class Meters(Protocol):
 
     def queued(self, model: str, waiting: int, running: int) -> None: ...
 
+    def masked(self, kinds: Mapping[str, int]) -> None:
+        """Pieces of personal data that one request had, by kind."""
+        ...
+
+    def upstream(self, model: str, why: str | None) -> None:
+        """Whether a model can answer: None where it can, else why not, as `Backend.healthy` says it."""
+        ...
+
     def render(self) -> str:
         """The text format of Prometheus."""
         ...
