@@ -192,9 +192,9 @@ _WEIGHTS: Mapping[str, str] = {
         "参照的每个张量都逐值见于被审对象，此外另有 {n} 个张量",
     "{new:,} tokens stand where the reference has {old:,}, and the stack was trained on by {relative:.1%}":
         "参照有 {old:,} 个词元，此处有 {new:,} 个，各层又经训练，变动 {relative:.1%}",
-    "no merge of the references: together they explain {explained:.0%} of its difference from the nearest of them, "
-    "{nearest}":
-        "并非各参照的合并：它们合起来只能解释它与其中最近者 {nearest} 的差异的 {explained:.0%}",
+    "no merge of these references alone: together they explain {explained:.0%} of its difference from the nearest of "
+    "them, {nearest}":
+        "并非仅由这些参照合并而成：它们合起来只能解释它与其中最近者 {nearest} 的差异的 {explained:.0%}",
     "shares were not computed: {reason}": "未计算占比：{reason}",
     "a merge of {parts}; {explained:.1%} explained": "由 {parts} 合并而成；可解释 {explained:.1%}",
     "derived (merged): {words}": "派生（合并）：{words}",

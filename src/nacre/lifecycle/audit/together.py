@@ -133,8 +133,8 @@ def _sentence(found: Mixture) -> str:
     explained = found.entrywise["hits"] if found.way == "entrywise" and found.entrywise else found.explained
     if not found.is_merge:
         return say(
-            "no merge of the references: together they explain {explained:.0%} of its difference from the nearest of "
-            "them, {nearest}",
+            "no merge of these references alone: together they explain {explained:.0%} of its difference from the "
+            "nearest of them, {nearest}",
             explained=max(0.0, explained), nearest=_short(found.nearest),
         )  # fmt: skip
     parts = [_part(one) for one in found.parents]
