@@ -1,0 +1,80 @@
+"""Personal data and secrets in a text, by rules and, where one is configured, by a tagger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from nacre.data.masking import credentials, network, numbers, phones
+from nacre.data.masking.folding import fold
+from nacre.data.masking.kinds import RANKS, Found, Tagger, chosen
+
+_DIGITS = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Finds one kind. It is tried where the text has a run of so many digits, and one of the `marks`."""
+
+    kind: str
+    finder: Callable[[str], Iterator[Found]]
+    digits: int = 0
+    marks: tuple[str, ...] = ()
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("private_key", credentials.private_key, marks=("-----BEGIN",)),
+    Rule("url_credentials", credentials.url_credentials, marks=("://",)),
+    Rule("api_key", credentials.api_key, digits=1),
+    Rule("email", network.email, marks=("@",)),
+    Rule("identity", numbers.identity, digits=6),
+    Rule("credit_code", numbers.credit_code, digits=6),
+    Rule("iban", numbers.iban, digits=2),
+    Rule("card", numbers.card, digits=4),
+    Rule("mobile", phones.mobile, digits=4),
+    Rule("landline", phones.landline, digits=4),
+    Rule("ssn", numbers.social_security, digits=4),
+    Rule("passport", numbers.passport, digits=7),
+    Rule("plate", numbers.plate, digits=1),
+    Rule("ip", network.ip, digits=1, marks=(".", ":")),
+    Rule("phone", phones.phone, digits=2),
+)
+
+
+def find(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None = None) -> list[Found]:
+    """What a text holds of these kinds (all for None), in its order, without overlaps; linear in its length.
+
+    Of findings that overlap the longest wins, of equal ones the kind that stands first in `KINDS`; what sticks out is
+    covered too. `model` finds names, addresses and whatever else it was trained for.
+    """
+    wanted = chosen(kinds)
+    folded = fold(text)
+    longest = max(map(len, _DIGITS.findall(folded)), default=0)
+    found: list[Found] = []
+    for rule in RULES:
+        if rule.kind in wanted and rule.digits <= longest and _has(folded, rule.marks):
+            found += rule.finder(folded)
+    if model is not None:
+        found += [one for one in model(text) if one.kind in wanted and 0 <= one.start < one.end <= len(text)]
+    return [replace(one, value=text[one.start : one.end]) for one in _apart(found)] if found else []
+
+
+def _has(text: str, marks: tuple[str, ...]) -> bool:
+    return not marks or any(mark in text for mark in marks)
+
+
+def _apart(found: list[Found]) -> list[Found]:
+    """Overlapping findings become one, of the kind of the longest."""
+    found.sort(key=lambda one: (one.start, one.start - one.end, RANKS[one.kind]))
+    kept: list[Found] = []
+    widest = 0
+    for one in found:
+        if not kept or one.start >= kept[-1].end:
+            kept.append(one)
+            widest = one.end - one.start
+        elif one.end > kept[-1].end:
+            last, width = kept[-1], one.end - one.start
+            kept[-1] = Found(one.kind if width > widest else last.kind, last.start, one.end)
+            widest = max(widest, width)
+    return kept

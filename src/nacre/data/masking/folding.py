@@ -1,0 +1,31 @@
+"""Text as the finders read it: one character for one, so that positions hold in the text as it was written."""
+
+from __future__ import annotations
+
+import re
+
+_DIGIT_ROWS = (
+    0x0660,
+    0x06F0,
+    0x0966,
+    0xFF10,
+    *range(0x1D7CE, 0x1D7FF, 10),
+)  # Arabic-Indic, ..., full-width, mathematical
+_TABLE = (
+    {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
+    | {row + digit: ord("0") + digit for row in _DIGIT_ROWS for digit in range(10)}
+    | dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212), ord("-"))
+    | dict.fromkeys((0x00A0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
+)
+_FOLDED = re.compile("[" + "".join(map(re.escape, map(chr, sorted(_TABLE)))) + "]")
+_ESCAPED = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrt])")  # JSON pasted into a prompt: `\n138...` is no word
+
+
+def fold(text: str) -> str:
+    """Full-width and foreign digits, letters and signs as ASCII; escapes of pasted JSON as spaces. Length is kept."""
+    folded = text
+    if not text.isascii() and _FOLDED.search(text):
+        folded = text.translate(_TABLE)
+    if "\\" in folded:
+        folded = _ESCAPED.sub(lambda match: " " * len(match[0]), folded)
+    return folded
