@@ -25,6 +25,7 @@ from nacre.lifecycle.audit.data.order import (
     permuted_spearman,
     recorded_order,
 )
+from nacre.lifecycle.audit.said import is_whole
 from nacre.lineage.record import Record
 from nacre.train.config import TrainConfig
 from nacre.train.loop import train
@@ -65,6 +66,13 @@ def test_the_recorded_order_is_found(run: Path) -> None:
     assert found.p_value < 0.005
     assert found.value is not None
     assert found.value > 0
+
+
+def test_the_order_of_a_run_that_did_not_shuffle_decides_nothing(run: Path) -> None:
+    found = order_test(run / "model", run / "data", _steps(7), OrderTest(HOW, is_random=False))
+    assert found.tier == "heuristic"
+    assert found.text.endswith("the run did not shuffle, so this decides nothing")
+    assert is_whole(found.text, "zh")
 
 
 def test_other_seeds_give_uniform_p(run: Path) -> None:
