@@ -166,9 +166,14 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """Keeps entries. `enter` returns at once; what it took is on disk after `flush`, within a second otherwise."""
+    """Keeps entries. `enter` returns at once; what it took is on disk after `flush`, within a second otherwise.
+
+    `room` is asked before a call is answered: it raises Refusal (503) while entries wait for a database that is down.
+    """
 
     def enter(self, entry: Entry) -> None: ...
+
+    def room(self) -> None: ...
 
     async def flush(self) -> None: ...
 
