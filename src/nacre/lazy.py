@@ -36,6 +36,7 @@ EXTRAS: dict[str, str] = {
     "orjson": "serve",
     "psycopg": "postgres",
     "redis": "redis",
+    "opentelemetry": "otel",
 }
 
 

@@ -33,7 +33,11 @@ class Metrics:
         self.requests = Counter(
             "nacre_requests_total", "Requests that ended, by outcome.", ("route", "model", "outcome", "status")
         )
-        self.tokens = Counter("nacre_tokens_total", "Tokens read and written.", ("model", "direction"))
+        self.tokens = Counter(
+            "nacre_tokens_total",
+            "Tokens that models read and wrote; answers from the cache add none.",
+            ("model", "direction"),
+        )
         self.uncounted = Counter(
             "nacre_uncounted_requests_total", "Answered requests whose tokens nobody counted.", by_model
         )
@@ -69,14 +73,15 @@ class Metrics:
     def ended(self, entry: Entry) -> None:
         """Counts a request once it is over."""
         model = self.label(entry.served or entry.asked)
-        route = entry.route if entry.route in _ROUTES else OTHER
+        route = ROUTES.get(entry.route, entry.route)  # a request that was not read has its path
+        route = route if route in _ROUTES else OTHER
         self.requests.add((route, model, entry.outcome, str(entry.status)))
         self.seconds.observe((route, model), entry.seconds)
         if entry.first_token_s is not None:
             self.first_token.observe((route, model), entry.first_token_s)
         if entry.cached:
             self.cached.add((model,))
-        if entry.outcome == "refused":
+        if entry.outcome == "refused" or entry.cached:
             return
         if entry.prompt_tokens is not None:
             self.tokens.add((model, "prompt"), entry.prompt_tokens)
