@@ -30,10 +30,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "search": ("nacre.cli.search", "find passages in an index or a folder of documents, and say where they stand"),
     "chat": ("nacre.cli.chat", "write with a generating model"),
     "eval": ("nacre.cli.eval", "measure a model on a data set"),
+    "serve": ("nacre.cli.serve", "put models behind one OpenAI-compatible address, with keys, limits and a ledger"),
     "prompt": ("nacre.cli.prompt", "list, search, render, compare and rewrite prompt files"),
     "data": ("nacre.cli.data", "list, get and check data sets"),
     "card": ("nacre.cli.card", "write a model card from the lineage of an artifact"),
     "doctor": ("nacre.cli.doctor", "say what this machine has, what is missing, and what that costs"),
+}
+
+# verb and object -> module: objects that are verbs of their own, with their own options
+OBJECTS: dict[tuple[str, str], str] = {
+    ("serve", "keys"): "nacre.cli.serve_keys",
+    ("serve", "usage"): "nacre.cli.serve_usage",
 }
 
 
@@ -75,6 +82,8 @@ def run_verb(verb: str, arguments: Sequence[str]) -> int:
         what = "option" if verb.startswith("-") else "verb"
         raise UsageError(f"unknown {what} {verb!r}", remedy=f"{closest(verb, VERBS)} (nacre --help)")
     name = VERBS[verb][0]
+    if arguments and (verb, arguments[0]) in OBJECTS:
+        name, verb, arguments = OBJECTS[verb, arguments[0]], f"{verb} {arguments[0]}", arguments[1:]
     if find_spec(name) is None:
         raise UsageError(f"nacre {verb} is not part of this version", remedy="nacre --help lists what is")
     module = import_module(name)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -24,7 +23,7 @@ from nacre.errors import ConfigError
 from nacre.lifecycle.serve import upstream_errors as failures
 from nacre.lifecycle.serve.addresses import GuardedResolver, is_loopback_host, split
 from nacre.lifecycle.serve.config import UpstreamConfig
-from nacre.lifecycle.serve.contract import Ability, Call, Json, Refusal, Reply, Route
+from nacre.lifecycle.serve.contract import Ability, Call, Json, Reply, Route
 from nacre.lifecycle.serve.events import EventWatch, usage_in
 from nacre.lifecycle.serve.wire import EVENT_STREAM, error_event
 
@@ -112,12 +111,12 @@ class Upstream:
         """Reads the key; raises NacreError where its variable is empty, or it would travel readable for others."""
         self._key = key_from(self._config.key_variable)
         parts = split(self._base)
-        if self._key and parts.scheme == "http" and not is_loopback_host(parts.hostname or ""):
-            if not self._config.insecure:
-                raise ConfigError(
-                    f"model {self._name}: its key would travel to {parts.hostname} over plain http",
-                    remedy="use https, or set insecure: true where the network is your own",
-                )
+        travels = parts.scheme == "http" and not is_loopback_host(parts.hostname or "")
+        if self._key and travels and not self._config.insecure:
+            raise ConfigError(
+                f"model {self._name}: its key would travel to {parts.hostname} over plain http",
+                remedy="use https, or set insecure: true where the network is your own",
+            )
         await self._line.open()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""HTTP as the gateway reads and writes it: bounded bodies, JSON of bounded depth, headers that nobody can inject into."""
+"""HTTP as the gateway reads and writes it: bounded bodies, JSON of bounded depth, headers without injection."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int, se
         raise errors.packed(encoding)
     message = await _within(receive, seconds)
     if not message.get("more_body"):
-        return _bounded(message.get("body", b""), limit)
+        return bytes(_bounded(message.get("body", b""), limit))
     try:
         async with asyncio.timeout(seconds):
             return await _collect(receive, bytearray(message.get("body", b"")), limit)
@@ -151,6 +151,8 @@ def refusal_headers(refusal: Refusal) -> dict[str, str]:
         found["retry-after"] = str(max(1, round(refusal.retry_after + 0.499)))
     if refusal.status == 401:
         found["www-authenticate"] = "Bearer"
+    if refusal.status == 405:
+        found["allow"] = "POST" if refusal.message.split(",")[0].endswith("POST") else "GET, HEAD"
     if refusal.status in (408, 411, 413):  # the rest of the body is not read
         found["connection"] = "close"
     return found

@@ -1,0 +1,294 @@
+"""The gateway as an ASGI application: paths to what answers them, one passage per request, errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from nacre.errors import NacreError
+from nacre.lifecycle.serve import errors, wire
+from nacre.lifecycle.serve.contract import ASGI, ROUTES, Caller, Receive, Refusal, Reply, Scope, Send
+from nacre.lifecycle.serve.openapi import document
+from nacre.lifecycle.serve.origins import refuse_foreign
+from nacre.lifecycle.serve.pipeline import Gateway, Passage
+from nacre.lifecycle.serve.wire import ClientLeft
+
+_log = logging.getLogger(__name__)
+_READ = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
+Headers = dict[str, str]
+
+
+class Application:
+    """`application(scope, receive, send)`. `mounts` are applications of others by path prefix, such as the page."""
+
+    def __init__(self, gateway: Gateway, mounts: Mapping[str, ASGI] | None = None) -> None:
+        self.gateway, self._mounts = gateway, dict(mounts or {})
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self.stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def drain(self, seconds: float) -> int:
+        """Lets what is under way end, for so many seconds; the rest get an error event. Gives the number of those."""
+        self.stopping = True
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=seconds)
+        late = set(self._under_way)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
+        return len(late)
+
+    # --- one request
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        for prefix, mounted in self._mounts.items():
+            if path == prefix or path.startswith(f"{prefix.rstrip('/')}/"):
+                await mounted(scope, receive, send)
+                return
+        headers = wire.headers_of(scope)
+        passage = Passage(wire.new_id(), route=path if path in ROUTES else "")
+        out = {"x-request-id": wire.shown_id(headers, passage.id), "x-nacre-id": passage.id}
+        exchange = _Exchange(scope, receive, send, headers, out)
+        if path in ROUTES:
+            await self._tracked(passage, exchange)
+            return
+        try:
+            await self._read_only(path, exchange)
+        except Refusal as refusal:
+            await wire.send_refusal(send, refusal, out)
+        except Exception:  # noqa: BLE001 - the outermost frame of a request
+            _log.exception("request %s failed", passage.id)
+            await wire.send_refusal(send, errors.fault(passage.id), out)
+
+    async def _tracked(self, passage: Passage, exchange: _Exchange) -> None:
+        """A request for a model, which a stop of the server waits for."""
+        task = asyncio.current_task()
+        assert task is not None  # an ASGI application runs in a task
+        busy = len(self._under_way) >= self.gateway.config.bounds.in_flight
+        self._under_way.add(task)
+        try:
+            await self._answered(passage, exchange, busy)
+        finally:
+            self._under_way.discard(task)
+
+    async def _answered(self, passage: Passage, exchange: _Exchange, busy: bool) -> None:
+        """Answers a request for a model, whatever happens; then it is settled and entered."""
+        try:
+            if self.stopping:
+                raise errors.stopping()
+            if busy:
+                raise errors.busy(self.gateway.config.bounds.in_flight)
+            await self._pass(passage, exchange)
+        except Refusal as refusal:
+            await self._failed(passage, exchange, refusal)
+        except ClientLeft:
+            passage.outcome, passage.status, passage.why = "client_left", 499, "client_left"
+        except asyncio.CancelledError:  # the server stops
+            passage.outcome, passage.status, passage.why = "cut_short", 503, "stopped"
+            await exchange.refuse(errors.stopping())
+        except TimeoutError:
+            await self._failed(passage, exchange, errors.out_of_time(time.monotonic() - passage.began))
+        except NacreError as error:
+            await self._failed(passage, exchange, _of_ours(error))
+        except Exception:  # noqa: BLE001 - the outermost frame of a request
+            _log.exception("request %s failed", passage.id)
+            await self._failed(passage, exchange, errors.fault(passage.id))
+        finally:
+            await self._ended(passage)
+
+    async def _failed(self, passage: Passage, exchange: _Exchange, refusal: Refusal) -> None:
+        passage.refused(refusal)
+        if exchange.begun:
+            passage.outcome = "cut_short"
+        await exchange.refuse(refusal)
+
+    async def _ended(self, passage: Passage) -> None:
+        try:
+            await self.gateway.end(passage)
+        except Exception:  # noqa: BLE001 - the answer is out: what is left is to say that its entry is lost
+            _log.exception("request %s could not be entered", passage.id)
+        if passage.outcome != "ok":
+            _log.info("request %s: %s %d %s", passage.id, passage.outcome, passage.status, passage.why)
+
+    async def _pass(self, passage: Passage, exchange: _Exchange) -> None:
+        gateway, bounds, scope = self.gateway, self.gateway.config.bounds, exchange.scope
+        if scope["method"] != "POST":
+            raise errors.wrong_method(scope["path"], scope["method"], "POST")
+        passage.caller = caller = self._admit(exchange)  # before a stranger's body is read
+        raw = await wire.read_body(exchange.receive, exchange.headers, bounds.body_bytes, bounds.body_s)
+        call = gateway.read(passage, ROUTES[scope["path"]], caller, raw, exchange.headers)
+        async with asyncio.timeout(max(0.0, call.deadline - time.monotonic()) + 1.0), exchange.watching():
+            reply = await gateway.answer(passage)
+            exchange.out |= {"x-nacre-model": reply.model, **({"x-nacre-cache": "hit"} if reply.cached else {})}
+            exchange.out |= reply.headers
+            await self._send(passage, exchange, reply)
+
+    async def _send(self, passage: Passage, exchange: _Exchange, reply: Reply) -> None:
+        passage.status = reply.status
+        if reply.events is None:
+            passage.outcome = "ok"
+            exchange.done = True
+            await wire.send_body(exchange.send, reply.status, reply.body or b"", exchange.out)
+            return
+        await exchange.stream(passage, reply, reply.events)
+        passage.outcome = "cut_short" if reply.truncated else "ok"
+
+    def _admit(self, exchange: _Exchange) -> Caller:
+        """Whoever asks; raises Refusal for a request without a key, and for another page where none is asked for."""
+        if not self.gateway.wants_key:
+            refuse_foreign(exchange.headers)
+        return self.gateway.admit(exchange.headers)
+
+    # --- what only reads
+
+    async def _read_only(self, path: str, exchange: _Exchange) -> None:
+        is_model = path.startswith("/v1/models/")
+        if path not in _READ and not is_model:
+            raise errors.no_path(path, (*ROUTES, *_READ))
+        method = exchange.scope["method"]
+        if method not in ("GET", "HEAD"):
+            raise errors.wrong_method(path if not is_model else "/v1/models/NAME", method, "GET")
+        exchange.bare = method == "HEAD"
+        if path == "/healthz":
+            await exchange.json(200, {"status": "ok"})
+        elif path == "/readyz":
+            await self._readiness(exchange)
+        elif path == "/openapi.json":
+            await exchange.json(200, document())
+        elif path == "/metrics":
+            await self._metrics(exchange)
+        else:
+            await self._models(path.removeprefix("/v1/models").removeprefix("/"), exchange)
+
+    async def _readiness(self, exchange: _Exchange) -> None:
+        """200 where something can answer; with an administrator's key, or on loopback, which models cannot and why."""
+        gateway = self.gateway
+        down = gateway.health.down
+        ready = gateway.started and not self.stopping and len(down) < len(gateway.table.backends)
+        said: dict[str, Any] = {"status": "ready" if ready else "not ready"}
+        if not gateway.wants_key:
+            said["down"] = down
+        await exchange.json(200 if ready else 503, said)
+
+    async def _metrics(self, exchange: _Exchange) -> None:
+        if not self._admit(exchange).is_admin and self.gateway.wants_key:
+            raise errors.not_admin()
+        body = self.gateway.parts.meters.render().encode()
+        out = {**exchange.out, "content-type": "text/plain; version=0.0.4; charset=utf-8"}
+        await wire.send_body(exchange.send, 200, body, out, bare=exchange.bare)
+
+    async def _models(self, name: str, exchange: _Exchange) -> None:
+        """The models that this key may ask for; or one of them."""
+        gateway = self.gateway
+        visible = gateway.table.visible(self._admit(exchange))
+        if name and name not in visible:
+            raise errors.no_model(name, visible)
+        listed = [
+            {"id": one, "object": "model", "created": 0, "owned_by": "nacre", "served_by": gateway.table.owners(one)}
+            for one in ([name] if name else visible)
+        ]
+        await exchange.json(200, listed[0] if name else {"object": "list", "data": listed})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """For servers other than ours: starts and closes the gateway with them."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    if not self.gateway.started:
+                        await self.gateway.start()
+                except NacreError as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.drain(self.gateway.config.bounds.drain_s)
+                await self.gateway.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+class _Exchange:
+    """One request and its response: what came, what goes out, whether it has begun."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: Headers, out: Headers) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.headers, self.out = headers, out
+        self.begun = self.done = self.bare = False
+
+    async def json(self, status: int, value: Any) -> None:
+        await wire.send_json(self.send, status, value, self.out, bare=self.bare)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """A refusal as a response, or as the last event of a stream that has begun."""
+        if self.done:
+            return
+        self.done = True
+        if self.begun:
+            await self.send({"type": "http.response.body", "body": b"\n\n" + wire.error_event(refusal)})
+        else:
+            await wire.send_refusal(self.send, refusal, self.out)
+
+    async def stream(self, passage: Passage, reply: Reply, events: AsyncIterator[bytes]) -> None:
+        """Sends events on as they come; closes their source whatever happens."""
+        try:
+            async for chunk in events:
+                if not self.begun:
+                    self.begun = True
+                    passage.first_token_s = time.monotonic() - passage.began
+                    start = {"cache-control": "no-store", "x-accel-buffering": "no", **self.out}
+                    raw = wire.raw_headers(start)
+                    await self.send({"type": "http.response.start", "status": reply.status, "headers": raw})
+                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        finally:
+            close = getattr(events, "aclose", None)
+            if close is not None:
+                await close()
+        self.done = True
+        await self.send({"type": "http.response.body", "body": b""})
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Ends the block with ClientLeft as soon as the client closes its connection before its answer is whole."""
+        task, left = asyncio.current_task(), False
+        assert task is not None
+
+        async def watch() -> None:
+            nonlocal left
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            if not self.done:
+                left = True
+                task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if left and task.uncancel() == 0:
+                raise ClientLeft from None
+            raise
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+
+def _of_ours(error: NacreError) -> Refusal:
+    """A model that runs here refused its input, or its machine failed: in OpenAI's shape."""
+    status = 400 if error.exit_code == 2 else 500
+    kind = "invalid_request_error" if status == 400 else "server_error"
+    return Refusal(status, f"{error.message}; {error.remedy}", kind=kind, code="model_error")

@@ -1,0 +1,108 @@
+"""From a config to a gateway: every part made, in the one place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from nacre.errors import ConfigError, UsageError
+from nacre.lifecycle.serve.config import LocalConfig, ServeConfig, StateConfig
+from nacre.lifecycle.serve.contract import Backend, Limits
+from nacre.lifecycle.serve.pipeline import Gateway, Parts
+from nacre.lifecycle.serve.routing import Table
+from nacre.lifecycle.serve.state.keys import KeyStore
+from nacre.lifecycle.serve.state.ledger import StoredLedger
+from nacre.lifecycle.serve.state.limits import MemoryLimits
+from nacre.lifecycle.serve.state.pricing import PriceList
+from nacre.lifecycle.serve.upstream import Upstream, line_for
+from nacre.lifecycle.serve.watch.meters import Metrics
+
+LocalOpener = Callable[[str, LocalConfig], Backend]
+
+
+async def assemble(config: ServeConfig, open_local: LocalOpener) -> Gateway:
+    """The gateway of a config, its models not started yet; raises NacreError for what can be known already.
+
+    `open_local` makes the backend of a local model: layers above know more kinds of them than this one.
+    """
+    async with AsyncExitStack() as stack:
+        address = database_address(config.state)
+        keys = await asyncio.to_thread(KeyStore, address)
+        stack.callback(keys.close)
+        refuse_open_door(config, bool(keys))
+        ledger = await asyncio.to_thread(StoredLedger, address)
+        stack.push_async_callback(ledger.close)
+        limits = await _limits(config, ledger)
+        stack.push_async_callback(limits.close)
+        metrics = Metrics(config.names)
+        backends = await _backends(config, open_local, stack)
+        prices = PriceList({name: model.price for name, model in config.models.items()})
+        parts = Parts(keys, ledger, limits, metrics, prices)
+        return Gateway(config, Table(backends, config.routes), parts, stack.pop_all())
+
+
+async def _limits(config: ServeConfig, ledger: StoredLedger) -> Limits:
+    if config.state.limits == "memory":
+        return MemoryLimits(ledger.spent)
+    from nacre.lifecycle.serve.state.limits_redis import RedisLimits
+
+    address = _variable(config.state.redis_variable or "", "the address of Redis")
+    return await RedisLimits.connect(address, ledger.spent, lease_s=longest_call_s(config) + 60)
+
+
+async def _backends(config: ServeConfig, open_local: LocalOpener, stack: AsyncExitStack) -> Mapping[str, Backend]:
+    upstreams = {name: model.upstream for name, model in config.models.items() if model.upstream is not None}
+    line = line_for(upstreams)
+    stack.push_async_callback(line.close)
+    backends: dict[str, Backend] = {}
+    for name, model in config.models.items():
+        if model.upstream is not None:
+            backends[name] = Upstream(name, model.upstream, line)
+        elif model.local is not None:
+            backends[name] = open_local(name, model.local)
+        stack.push_async_callback(backends[name].close)
+    return backends
+
+
+def refuse_open_door(config: ServeConfig, has_keys: bool) -> None:
+    """Raises UsageError where others could reach a gateway that asks for no keys, or that has none to compare with."""
+    listen = config.listen
+    if config.keys.required is False and not listen.is_loopback:
+        raise ConfigError(
+            f"{listen.host} can be reached by others, and keys are not required",
+            remedy="leave keys.required out, or listen on 127.0.0.1",
+        )
+    if not has_keys and (config.keys.required or not listen.is_loopback):
+        raise UsageError(
+            f"{listen.host}:{listen.port} asks for keys, and there are none",
+            remedy="make one: nacre serve keys create NAME (or listen on 127.0.0.1, where none is needed)",
+        )
+
+
+def longest_call_s(config: ServeConfig) -> float:
+    """How long a call may last."""
+    times = [m.upstream.timeouts.total_s for m in config.models.values() if m.upstream is not None]
+    return max([*times, *(m.local.total_s for m in config.models.values() if m.local is not None)])
+
+
+def database_address(state: StateConfig) -> str | None:
+    """Where keys and ledger are; None is the default. Raises UsageError for a variable that holds nothing."""
+    if state.database_variable is not None:
+        return _variable(state.database_variable, "the address of the database")
+    return state.database
+
+
+def listening(config: ServeConfig, host: str | None, port: int | None) -> ServeConfig:
+    """The config with another host or port."""
+    listen = config.listen
+    return replace(config, listen=replace(listen, host=host or listen.host, port=listen.port if port is None else port))
+
+
+def _variable(name: str, what: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise UsageError(f"the environment variable {name} holds nothing, not {what}", remedy=f"export {name}=...")
+    return value

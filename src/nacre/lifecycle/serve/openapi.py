@@ -1,0 +1,136 @@
+"""What the gateway serves, as an OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import nacre
+from nacre.lifecycle.serve.contract import Json
+
+_TEXTS: Json = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_WRITING: Json = {
+    "stream": {"type": ["boolean", "null"]},
+    "stream_options": {"type": ["object", "null"], "properties": {"include_usage": {"type": "boolean"}}},
+    "max_tokens": {"type": ["integer", "null"], "minimum": 1},
+    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2},
+    "top_p": {"type": ["number", "null"]},
+    "seed": {"type": ["integer", "null"]},
+    "stop": {"type": ["string", "array", "null"], "items": {"type": "string"}},
+}
+_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_REFUSED = {
+    "400": "The request, or what it asks of this model, is wrong",
+    "401": "The key is missing, unknown, expired or revoked",
+    "402": "The key's budget is used up",
+    "403": "The key may not do this, or another page's script asks",
+    "404": "No such model, or this key may not use it",
+    "405": "Another method",
+    "408": "The body came too slowly",
+    "411": "No Content-Length",
+    "413": "The body is too large",
+    "415": "The body is compressed",
+    "422": "What the upstream will not process",
+    "429": "A rate, the server or the upstream is at its limit",
+    "500": "A fault of the gateway or of the upstream",
+    "502": "The upstream failed",
+    "503": "The server stops, or the upstream is away",
+    "504": "The upstream took too long",
+}
+
+
+@cache
+def document() -> Json:
+    """The whole document; made once."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Nacre gateway", "version": nacre.__version__},
+        "security": [{"key": []}, {}],
+        "paths": {
+            "/v1/chat/completions": _post(
+                "An answer to messages", _body(["messages"], messages=_messages(), **_chat())
+            ),
+            "/v1/completions": _post("The continuation of a text", _body(["prompt"], prompt=_TEXTS, **_WRITING)),
+            "/v1/embeddings": _post("A vector per text", _body(["input"], input=_TEXTS)),
+            "/v1/classify": _post("A class per text", _body(["input"], input=_TEXTS)),
+            "/v1/search": _post("Passages of an index", _body(["query"], query={"type": "string"}, k=_count())),
+            "/v1/models": _get("The models that this key may ask for"),
+            "/v1/models/{model}": _get("One model", parameter="model"),
+            "/healthz": _get("Whether the process lives", free=True),
+            "/readyz": _get("Whether it can answer", free=True),
+            "/metrics": _get("Metrics for Prometheus (an administrator's key)", kind="text/plain"),
+            "/openapi.json": _get("This document", free=True),
+        },
+        "components": {
+            "schemas": {"Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _body(required: list[str], **properties: Any) -> Json:
+    model = {"type": "string", "minLength": 1, "description": "A name of GET /v1/models"}
+    return {"type": "object", "required": ["model", *required], "properties": {"model": model, **properties}}
+
+
+def _messages() -> Json:
+    return {"type": "array", "minItems": 1, "items": {"type": "object"}}
+
+
+def _chat() -> Json:
+    return {
+        **_WRITING,
+        "max_completion_tokens": {"type": ["integer", "null"], "minimum": 1},
+        "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+        "response_format": {"type": ["object", "null"]},
+    }
+
+
+def _count() -> Json:
+    return {"type": "integer", "minimum": 1}
+
+
+def _post(summary: str, schema: Json) -> Json:
+    answers: Json = {"application/json": {}, **({"text/event-stream": {}} if "stream" in schema["properties"] else {})}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            "responses": {"200": {"description": "The answer", "content": answers}, **_refusals(_REFUSED)},
+        }
+    }
+
+
+def _get(summary: str, *, parameter: str | None = None, free: bool = False, kind: str = "application/json") -> Json:
+    refused = {code: _REFUSED[code] for code in ("401", "403", "404", "405", "500", "503")}
+    one: Json = {
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {kind: {}}}, **_refusals(refused)},
+    }
+    if free:
+        one["security"] = []
+    if parameter:
+        one["parameters"] = [{"name": parameter, "in": "path", "required": True, "schema": {"type": "string"}}]
+    return {"get": one}
+
+
+def _refusals(codes: dict[str, str]) -> Json:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {
+        code: {"description": text, "content": {"application/json": {"schema": schema}}} for code, text in codes.items()
+    }

@@ -1,0 +1,224 @@
+"""The process: a bound socket, uvicorn with bounded headers and times, and a stop that lets streams end.
+
+uvicorn bounds idle connections (`timeout_keep_alive`) and the backlog; it bounds neither the size of headers with
+httptools nor the time they take, so `BoundedProtocol` does (slow-loris).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+from asyncio import TimerHandle
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from nacre.errors import UsageError
+from nacre.lifecycle.serve.app import Application
+from nacre.lifecycle.serve.config import Bounds, Listen, ServeConfig
+from nacre.lifecycle.serve.contract import ASGI, Refusal
+from nacre.lifecycle.serve.pipeline import Gateway
+
+_log = logging.getLogger(__name__)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits on headers: their bytes, their number, and the seconds until they are whole."""
+
+    bounds = Bounds()
+    _timer: TimerHandle | None = None
+    _in_headers = False
+    _bytes = 0
+    _n_headers = 0
+    _over = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.connections:
+            self._refuse(503, "too many connections: try again in a moment", "too_many_connections")
+            return
+        self._watch_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch_headers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._timer is None:
+            self._watch_headers()
+        super().data_received(data)
+        if self._in_headers and not self._over:
+            self._count(0)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers, self._bytes, self._n_headers = True, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._n_headers += 1
+        super().on_header(name, value)
+        self._count(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._unwatch_headers()
+        if not self._over:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._over:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._over:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, in OpenAI's shape."""
+        if not self._over:
+            self._refuse(400, "this is no HTTP request: send HTTP/1.1", "invalid_http")
+
+    def _count(self, more: int) -> None:
+        self._bytes += more
+        if self._over or (self._bytes <= self.bounds.header_bytes and self._n_headers <= self.bounds.headers):
+            return
+        limit = f"{self.bounds.header_bytes:,} bytes or {self.bounds.headers} headers"
+        self._refuse(431, f"the headers are more than {limit}: send fewer", "headers_too_large")
+
+    def _watch_headers(self) -> None:
+        self._timer = self.loop.call_later(self.bounds.header_s, self._too_slow)
+
+    def _unwatch_headers(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._in_headers:
+            self._refuse(408, f"the headers did not arrive within {self.bounds.header_s:g} s", "headers_timeout")
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        """Says why, and closes; nothing more of this connection is read."""
+        self._over = True
+        self._unwatch_headers()
+        if self.transport.is_closing():
+            return
+        body = orjson.dumps(Refusal(status, message, code=code).body())
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which on SIGTERM or SIGINT lets requests under way end, and then ends with code 0."""
+
+    def __init__(self, config: uvicorn.Config, application: Application, drain_s: float) -> None:
+        super().__init__(config)
+        self._application, self._drain_s = application, drain_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes no new connection, waits for what is under way, and tells what is late that the server stops."""
+        for server in self.servers:
+            server.close()
+        late = await self._application.drain(0 if self.force_exit else self._drain_s)
+        if late:
+            _log.warning("%d requests were ended with an error event after %g s", late, self._drain_s)
+        await super().shutdown(sockets)
+        self._captured_signals.clear()  # it was asked to stop and did: no error
+
+
+def bind(listen: Listen) -> socket.socket:
+    """The listening socket; raises UsageError where the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((listen.host, listen.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        where = f"{listen.host}:{listen.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"{where} is in use", remedy=f"stop what listens there, or --port {listen.port + 1}"
+            ) from None
+        raise UsageError(
+            f"{where} cannot be listened on: {error.strerror or error}", remedy="--host 127.0.0.1"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def serve(
+    config: ServeConfig,
+    assemble: Callable[[], Awaitable[Gateway]],
+    *,
+    mounts: Mapping[str, ASGI] | None = None,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serves until SIGTERM or SIGINT. Raises NacreError for whatever can be known before the first request.
+
+    `assemble` makes the gateway inside the event loop; `started` is called with the address.
+    """
+    listener = bind(config.listen)
+    factory = uvicorn.Config(Application, loop="uvloop" if sys.platform != "win32" else "asyncio").get_loop_factory()
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(config, assemble, listener, mounts or {}, started))
+    finally:
+        listener.close()
+
+
+def check(assemble: Callable[[], Awaitable[Gateway]]) -> None:
+    """Opens everything once and closes it again; raises NacreError for what would not start."""
+
+    async def once() -> None:
+        gateway = await assemble()
+        await gateway.start()
+        await gateway.close()
+
+    asyncio.run(once())
+
+
+async def _serve(
+    config: ServeConfig,
+    assemble: Callable[[], Awaitable[Gateway]],
+    listener: socket.socket,
+    mounts: Mapping[str, ASGI],
+    started: Callable[[str], None],
+) -> None:
+    gateway = await assemble()
+    await gateway.start()
+    try:
+        application = Application(gateway, mounts)
+        server = Server(_uvicorn(config, application), application, config.bounds.drain_s)
+        host, port = listener.getsockname()[:2]
+        started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await server.serve(sockets=[listener])
+    finally:
+        await gateway.close()
+
+
+def _uvicorn(config: ServeConfig, application: Any) -> uvicorn.Config:
+    protocol = type("Protocol", (BoundedProtocol,), {"bounds": config.bounds})
+    return uvicorn.Config(
+        application, http=protocol, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning",
+        server_header=False, proxy_headers=False, timeout_keep_alive=int(config.bounds.idle_s) or 1,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
