@@ -84,6 +84,17 @@ def threshold(null: Sequence[float], level: float) -> float | None:
     return sorted(null, reverse=True)[allowed]
 
 
+def at_level(row: Row, alpha: float) -> Row:
+    """The row as the policy decides at `alpha`, from one measured at a looser level: a less sure claim is none.
+
+    Exact as long as no control voided the row; those stay as they are.
+    """
+    p = row["p_value"]
+    if row["verdict"] not in (*POSITIVE, "INCONCLUSIVE") or p is None or p <= alpha:
+        return row
+    return {**row, "verdict": "NO_EVIDENCE", "kind": None, "share": None, "rank": None}
+
+
 def right(row: Row) -> bool:
     """Whether the verdict is one of the expected ones."""
     return row["verdict"] in row["pair"]["expected"]

@@ -115,7 +115,7 @@ PARTS = {
     for one in (
         Part("pico", (_TINY,), ("desk",), seeds=(2, 2), parents=(1, 1), steps=12),
         Part("desk", (_SMALL, _GROUPED), ("desk",), seeds=(15, 6), parents=(2, 2), steps=120),
-        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=(13, 13), parents=(4, 12), steps=120),
+        Part("hour", (_SMALL, _GROUPED), ("desk", "books"), seeds=(13, 19), parents=(4, 12), steps=120),
         Part(
             "night", (_SMALL, _GROUPED, _WIDE), ("desk", "books", "poetry"), seeds=(13, 13), parents=(9, 24), steps=400
         ),
@@ -155,9 +155,17 @@ def bases(part: Part, side: SideName) -> list[Spec]:
     return found
 
 
+LOOKED_AT = 13  # seeds of the report side whose strangers had been judged when the audit's level was chosen
+
+
+def seed_of(name: str) -> int:
+    """The seed of a model from scratch, or of the one that it stems from."""
+    return int(name.partition("+")[0].partition("=")[0].rpartition("-")[2])
+
+
 def parents(part: Part, side: SideName) -> list[Spec]:
     """The models that others derive from: the first seeds of every recipe and size in turn."""
-    by_seed = sorted(bases(part, side), key=lambda one: int(one.name.rpartition("-")[2]))
+    by_seed = sorted(bases(part, side), key=lambda one: seed_of(one.name))
     return by_seed[: part.parents[SIDES.index(side)]]
 
 

@@ -13,6 +13,7 @@ from audit_bank_parts import chart, texts
 from audit_bank_parts.figures import (
     POSITIVE,
     Rate,
+    at_level,
     clopper_pearson,
     counts,
     disjoint_bound,
@@ -22,20 +23,24 @@ from audit_bank_parts.figures import (
     threshold,
 )
 from audit_bank_parts.measure import Row
-from audit_bank_parts.plan import Part, specs
+from audit_bank_parts.plan import LOOKED_AT, Part, seed_of, specs
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "audit" / "bank.md"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 LEVELS = (1e-2, 1e-3)
+# What decides: the audit's own level (a test holds them together), and the looser one that was measured.
+ALPHA = 0.002
 
 
 def write(page: Path, part: Part, rows: Sequence[Row], table: Mapping[str, Any], bank: Path) -> None:
     """The page, its plot beside it, and one row per group in benchmarks/results/audit_bank.csv."""
     page.parent.mkdir(parents=True, exist_ok=True)
     chart.write(page.with_name("bank-p-values.svg"), _null_p_values(rows))
+    loose, rows = rows, [at_level(row, ALPHA) for row in rows]
     sections = [
-        _head(part, rows, table, bank), "## Strangers: how often something was claimed", false_claims(rows),
+        _head(part, rows, table, bank), "## The level", level(loose),
+        "## Strangers: how often something was claimed", false_claims(rows),
         "## Each probe alone", probes(rows, table), "## Is p what it says?", _p_text(rows),
         "## What was found, by what was done", detection(rows), "## Confusion", confusion(rows), kinds(rows),
         "## Merge shares and LoRA ranks", shares(rows), "## Every miss", misses(rows), "## Open holes", _HOLES,
@@ -89,6 +94,42 @@ The table was made from:
 
 An attack counts only if the loss on held-out texts rises by less than 5 %. Intervals are 95 %: by pair
 (Clopper-Pearson, as if pairs were independent) and by model (bootstrap over models)."""
+
+
+def level(loose: Sequence[Row]) -> str:
+    """What is claimed at the audit's level and at a looser one; pairs apart that were judged after it was chosen."""
+    lines = [
+        f"A verdict claims something where its corrected p-value is at most {ALPHA:g}. A first report, at 0.01,",
+        "claimed too much of strangers (first two rows). All that descends from something on the calibration side lies",
+        "above every null pair there, so that the least level which a rank among these pairs can reach loses nothing of",
+        "it. That level was chosen then, and strangers were added: the rows in bold hold pairs with a model that nobody",
+        "had looked at.",
+        "",
+        "| pairs | claims at 0.01 | claims at the audit's level | upper bound by pair | by model |",
+        "|---|---|---|---|---|",
+    ]
+    strangers = [row for row in loose if row["pair"]["truth"] == "stranger"]
+    same = [row for row in strangers if row["pair"]["group"] == "stranger: same recipe"]
+    derived = [row for row in loose if row["pair"]["truth"] == "derived" and row["pair"]["must"] and counts(row)]
+    named = {
+        "strangers judged before": [row for row in strangers if not _is_new(row)],
+        "of them of one recipe": [row for row in same if not _is_new(row)],
+        "**strangers judged after**": [row for row in strangers if _is_new(row)],
+        "**of them of one recipe**": [row for row in same if _is_new(row)],
+        "derived, asked for, worth having": derived,
+    }
+    for name, some in named.items():
+        strict = rate([at_level(row, ALPHA) for row in some], lambda row: row["verdict"] in POSITIVE)
+        claims = sum(row["verdict"] in POSITIVE for row in some)
+        lines.append(
+            f"| {name} ({len(some)}) | {claims} | {strict.hits} ({strict.value:.2%}) | {strict.high:.2%} | "
+            f"{strict.model_high:.2%} |"
+        )
+    return "\n".join(lines)
+
+
+def _is_new(row: Row) -> bool:
+    return max(seed_of(row["pair"][end]) for end in ("source", "reference")) >= LOOKED_AT
 
 
 def false_claims(rows: Sequence[Row]) -> str:
@@ -216,9 +257,9 @@ def misses(rows: Sequence[Row]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "None."
 
 
-def power(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def power(loose: Sequence[Row]) -> list[dict[str, Any]]:
     """What the shipped table says would have been caught: one entry per group that is asked for."""
-    found = []
+    rows, found = [at_level(row, ALPHA) for row in loose], []
     for group, some in _grouped(row for row in rows if row["pair"]["truth"] == "derived" and row["pair"]["must"]):
         worth = [row for row in some if counts(row)]
         if worth:
