@@ -100,10 +100,10 @@ def level(loose: Sequence[Row]) -> str:
     """What is claimed at the audit's level and at a looser one; pairs apart that were judged after it was chosen."""
     lines = [
         f"A verdict claims something where its corrected p-value is at most {ALPHA:g}. A first report, at 0.01,",
-        "claimed too much of strangers (first two rows). All that descends from something on the calibration side lies",
-        "above every null pair there, so that the least level which a rank among these pairs can reach loses nothing of",
-        "it. That level was chosen then, and strangers were added: the rows in bold hold pairs with a model that nobody",
-        "had looked at.",
+        "claimed too much of strangers (first two rows). All that descends from something on the calibration side",
+        "lies above every null pair there, so that the least level which a rank among these pairs can reach loses",
+        "nothing of it. That level was chosen then, and strangers were added: the rows in bold hold pairs with a",
+        "model that nobody had looked at.",
         "",
         "| pairs | claims at 0.01 | claims at the audit's level | upper bound by pair | by model |",
         "|---|---|---|---|---|",
@@ -258,15 +258,17 @@ def misses(rows: Sequence[Row]) -> str:
 
 
 def power(loose: Sequence[Row]) -> list[dict[str, Any]]:
-    """What the shipped table says would have been caught: one entry per group that is asked for."""
-    rows, found = [at_level(row, ALPHA) for row in loose], []
-    for group, some in _grouped(row for row in rows if row["pair"]["truth"] == "derived" and row["pair"]["must"]):
-        worth = [row for row in some if counts(row)]
-        if worth:
-            hits = sum(row["verdict"] in ("DERIVED", "IDENTICAL") for row in worth)
-            low = round(clopper_pearson(hits, len(worth))[0], 4)
-            kind = some[0]["pair"]["kinds"][0]
-            found.append({"words": group, "kind": kind, "tpr": hits / len(worth), "low": low, "n": len(worth)})
+    """What the shipped table says would have been caught: one entry per kind, of all pairs that are asked for."""
+    rows = [at_level(row, ALPHA) for row in loose]
+    by_kind: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["pair"]["truth"] == "derived" and row["pair"]["must"] and counts(row):
+            by_kind[row["pair"]["kinds"][0]].append(row)
+    found = []
+    for kind, some in by_kind.items():
+        hits = sum(row["verdict"] in ("DERIVED", "IDENTICAL") for row in some)
+        low = round(clopper_pearson(hits, len(some))[0], 4)
+        found.append({"kind": kind, "tpr": hits / len(some), "low": low, "n": len(some)})
     return found
 
 

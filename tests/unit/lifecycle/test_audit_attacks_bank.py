@@ -14,7 +14,7 @@ pytest.importorskip("scipy")
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 import audit_bank
-from audit_bank_parts import calibrating, figures, measure, plan, reporting, texts, training
+from audit_bank_parts import calibrating, figures, measure, plan, reporting, stage, texts, training
 from audit_bank_parts.measure import Measured
 from nacre.errors import DataError
 from nacre.lifecycle.audit import calibration
@@ -68,7 +68,23 @@ def test_the_hard_negatives_and_every_kind_are_there() -> None:
     kinds = {kind for pair in found for kind in pair.kinds}
     from nacre.lifecycle.audit.verdict import KINDS
 
-    assert kinds == set(KINDS)
+    assert kinds == set(KINDS) - {"trained-on"}  # of models and data sets
+
+
+def test_the_page_decides_at_the_level_of_the_audit() -> None:
+    from nacre.lifecycle.audit.audit import AuditOptions
+    from nacre.lifecycle.audit.weights.policy import Options
+
+    assert AuditOptions().weights_alpha == Options().alpha == reporting.ALPHA <= stage.LOOSEST
+
+
+def test_a_claim_that_is_less_sure_than_the_level_is_none() -> None:
+    sure = {"verdict": "DERIVED", "kind": "lora", "share": None, "rank": 4, "p_value": 0.0015}
+    unsure = {**sure, "p_value": 0.004}
+    open_ = {"verdict": "NO_EVIDENCE", "kind": None, "share": None, "rank": None, "p_value": 0.4}
+    assert figures.at_level(sure, 0.002) == sure
+    assert figures.at_level(open_, 0.002) == open_
+    assert figures.at_level(unsure, 0.002) == {**unsure, "verdict": "NO_EVIDENCE", "kind": None, "rank": None}
 
 
 def test_halves_share_no_text_and_held_out_texts_are_in_neither() -> None:

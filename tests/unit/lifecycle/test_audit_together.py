@@ -233,7 +233,7 @@ def test_one_parent_is_found_among_twenty_strangers_and_none_of_them_fires(
     alone = audit(family["a"], [family["base"]], ONLY)[0].stages["weights"]
     assert pairs[0].stages["weights"].p_value == pytest.approx(min(1.0, 21 * alone.p_value), rel=1e-6, abs=0)
     assert {one.verdict for one in pairs[1:]} == {"NO_EVIDENCE"}
-    assert min(one.stages["weights"].p_value or 0.0 for one in pairs[1:]) > ONLY.alpha
+    assert min(one.stages["weights"].p_value or 0.0 for one in pairs[1:]) > ONLY.weights_alpha
 
 
 # What is read

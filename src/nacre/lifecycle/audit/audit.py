@@ -35,13 +35,15 @@ _COSTS_A_STAGE = (NacreError, OSError, MemoryError, np.linalg.LinAlgError)
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """`stages` are those tested; `alpha` the largest chance of error at which a stage says DERIVED, corrected for the
-    number of references. `base` is where an adapter's base lies, `seed` what samples are drawn from. `fields` of rows
-    are compared, all texts where empty; `canaries` are texts some of which were planted in a data set, `shuffled` says
-    that its rows were put in their order at random. `calibration` holds the nulls of stage 3, None: those shipped."""
+    """`stages` are those tested. `alpha`: the largest chance of error at which a tokenizer or data set is called
+    DERIVED; `weights_alpha`: that of weights; both corrected for the number of references. `base` is where an adapter's base
+    lies, `seed` what samples are drawn from. `fields` of rows are compared, all texts where empty; `canaries` are texts
+    some of which were planted in a data set, `shuffled` says that its rows were put in their order at random.
+    `calibration` holds the nulls of stage 3, None: those shipped."""
 
     stages: tuple[str, ...] = TESTED
     alpha: float = 0.01
+    weights_alpha: float = 0.002
     seed: int = 0
     language: str = "en"
     base: str | Path | None = None
@@ -222,7 +224,7 @@ def _weights(ours: Opened, theirs: Opened, count: int, options: AuditOptions) ->
     assert ours.canonical is not None
     assert theirs.canonical is not None
     settings = Settings(seed=options.seed)
-    chosen = Options(settings=settings, alpha=options.alpha, references=count, calibration=options.calibration)
+    chosen = Options(settings=settings, alpha=options.weights_alpha, references=count, calibration=options.calibration)
     return compare(ours.subject, theirs.subject, ours.canonical, theirs.canonical, chosen, ours.kept)
 
 

@@ -1,7 +1,7 @@
 """What the bank of known pairs says about a statistic: its null values, and which derivations were caught.
 
 The table is made by `benchmarks/audit_bank.py` and shipped with the hashes of what it was made from. Its form:
-`{"made_from": {name: sha256}, "nulls": {test: [value, ...]}, "power": [{"words", "kind", "tpr", "low", "n"}, ...]}`.
+`{"made_from": {name: sha256}, "nulls": {test: [value, ...]}, "power": [{"kind", "tpr", "low", "n"}, ...]}`.
 `nulls` are `Evidence.value` of pairs known to be independent; `low` is the lower bound of `tpr` (95 %).
 """
 
@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from nacre.errors import DataError
-from nacre.lifecycle.audit.said import say
+from nacre.lifecycle.audit.said import say, term
 from nacre.lifecycle.audit.verdict import LEAST_P, Tier
 
 TABLE = Path(__file__).with_name("calibration.json")
@@ -25,9 +25,8 @@ _CAUGHT = 0.9  # lower bound of the share caught from which a derivation counts 
 
 @dataclass(frozen=True)
 class Power:
-    """How often one derivation was caught in the bank: `tpr` of `n` pairs, at least `low` with 95 % confidence."""
+    """How often a kind of derivation was caught in the bank: `tpr` of `n` pairs, at least `low` (95 %)."""
 
-    words: str
     kind: str
     tpr: float
     low: float
@@ -61,12 +60,12 @@ class Calibration:
         return max(LEAST_P, count / len(null) * math.exp(-(value - start) / excess))
 
     def caught(self) -> str | None:
-        """The weakest derivations that would have been caught, in words; None where the bank says nothing."""
+        """The derivations that would have been caught, in words; None where the bank says nothing."""
         named = [one for one in self.power if one.low >= _CAUGHT]
         if not named:
             return None
-        parts = [f"{one.words} ({one.tpr:.0%} / {one.n})" for one in named]
-        return say("would have been caught, of so many tried: {parts}", parts=parts)
+        parts = [say("{kind} ({tpr:.1%} / {n})", kind=term(one.kind), tpr=one.tpr, n=one.n) for one in named]
+        return say("would have been caught, of so many in the bank: {parts}", parts=parts)
 
 
 def parse(table: Mapping[str, object]) -> Calibration:

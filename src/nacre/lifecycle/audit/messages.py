@@ -141,7 +141,8 @@ _WEIGHTS: Mapping[str, str] = {
         "两个词嵌入在同一基底中，但没有可作判据的检验触发",
     "the bank has not been measured: what would have been caught is not known": "尚未以样本库测量：可检出的范围未知",
     "no sign of common weights (p = {p:.2g}); {power}": "未见权重同源的迹象（p = {p:.2g}）；{power}",
-    "would have been caught, of so many tried: {parts}": "可以检出（检出率 / 试验数）：{parts}",
+    "would have been caught, of so many in the bank: {parts}": "可以检出（检出率 / 样本库中的对数）：{parts}",
+    "{kind} ({tpr:.1%} / {n})": "{kind}（{tpr:.1%} / {n}）",
     "embeddings retrained after further tuning": "再次训练之后又重训词嵌入",
     "a merge that keeps under about 40 % of the reference, in another basis":
         "在另一基底中、参照占比不足约四成的合并",
