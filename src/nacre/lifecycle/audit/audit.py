@@ -36,9 +36,9 @@ _COSTS_A_STAGE = (NacreError, OSError, MemoryError, np.linalg.LinAlgError)
 @dataclass(frozen=True)
 class AuditOptions:
     """`stages` are those tested. `alpha`: the largest chance of error at which a tokenizer or data set is called
-    DERIVED; `weights_alpha`: that of weights; both corrected for the number of references. `base` is where an adapter's base
-    lies, `seed` what samples are drawn from. `fields` of rows are compared, all texts where empty; `canaries` are texts
-    some of which were planted in a data set, `shuffled` says that its rows were put in their order at random.
+    DERIVED; `weights_alpha`: that of weights; both corrected for the number of references. `base` is where an adapter's
+    base lies, `seed` what samples are drawn from. `fields` of rows are compared, all texts where empty; `canaries` are
+    texts some of which were planted in a data set, `shuffled` says that its rows were put in their order at random.
     `calibration` holds the nulls of stage 3, None: those shipped."""
 
     stages: tuple[str, ...] = TESTED
