@@ -17,15 +17,23 @@ _TABLE = (
     | dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212), ord("-"))
     | dict.fromkeys((0x00A0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
 )
-_FOLDED = re.compile("[" + "".join(map(re.escape, map(chr, sorted(_TABLE)))) + "]")
+# Every Chinese text has full-width commas; translating costs, so that it waits for a sign that changes a finding.
+_TELLING = re.compile(
+    "[" + "".join(chr(code) for code in sorted(_TABLE) if chr(code) not in "，！？；：（）、～") + "]"
+)
+_COMMON = (("：", ":"), ("（", "("), ("）", ")"))
 _ESCAPED = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrt])")  # JSON pasted into a prompt: `\n138...` is no word
 
 
 def fold(text: str) -> str:
     """Full-width and foreign digits, letters and signs as ASCII; escapes of pasted JSON as spaces. Length is kept."""
     folded = text
-    if not text.isascii() and _FOLDED.search(text):
-        folded = text.translate(_TABLE)
+    if not text.isascii():
+        if _TELLING.search(text):
+            folded = text.translate(_TABLE)
+        else:
+            for wide, narrow in _COMMON:
+                folded = folded.replace(wide, narrow)
     if "\\" in folded:
         folded = _ESCAPED.sub(lambda match: " " * len(match[0]), folded)
     return folded

@@ -27,6 +27,8 @@ _NORTH_AMERICAN = re.compile(
     r"(?:\)[ -]?[2-9][0-9]{2}[-. ]|([-.])[2-9][0-9]{2}\1)[0-9]{4}(?:\s?(?:x|ext\.?)\s?[0-9]{1,6})?" + _END
 )
 _ANNOUNCED = re.compile(r"[0-9(](?<![0-9A-Za-z_+][0-9(])[0-9 ().\-]{5,20}+")
+_HOTLINE = re.compile(r"[48]00[ -]?[0-9]{3}[ -]?[0-9]{4}(?![0-9])")
+_GROUPS_APART = re.compile(r"[ .\-]{3}|\.\.|--|[0-9]{2}\. ")
 _EXTENSION = re.compile(r"\s?(?:x|ext\.?|转|分机)\s?[0-9]{1,6}")
 
 
@@ -48,20 +50,19 @@ def landline(text: str) -> Iterator[Found]:
 
 
 def phone(text: str) -> Iterator[Found]:
-    """`+` and a country code; North American forms; seven to fifteen digits that the text announces as a phone's."""
-    if "+" in text:
-        for match in _ABROAD.finditer(text):
-            end = _trimmed(text, *match.span())
-            if end is not None and not context.counts(text, match.start(), end):
-                yield Found("phone", match.start(), _with_extension(text, end))
+    """`+` and a country code; North American forms; seven to fifteen digits that the text announces as a phone's.
+
+    Hotlines (400, 800) are nobody's.
+    """
+    spans = [match.span() for match in _ABROAD.finditer(text)] if "+" in text else []
+    spans += [one.span() for one in _ANNOUNCED.finditer(text) if context.names_a_phone(text, one.start())]
+    for start, stop in spans:
+        end = _trimmed(text, start, stop)
+        if end is not None and not _HOTLINE.match(text, start) and not context.counts(text, start, end):
+            yield Found("phone", start, _with_extension(text, end))
     for match in _NORTH_AMERICAN.finditer(text):
-        if not context.names_a_thing(text, match.start()):
+        if not _HOTLINE.match(text, match.start()) and not context.names_a_thing(text, match.start()):
             yield Found("phone", *match.span())
-    for match in _ANNOUNCED.finditer(text):
-        if context.before(context.PHONE, text, match.start()):
-            end = _trimmed(text, *match.span())
-            if end is not None and not context.counts(text, match.start(), end):
-                yield Found("phone", match.start(), _with_extension(text, end))
 
 
 def _with_extension(text: str, end: int) -> int:
@@ -71,14 +72,19 @@ def _with_extension(text: str, end: int) -> int:
 
 def _trimmed(text: str, start: int, end: int) -> int | None:
     """The end of a number of 7 to 15 digits: groups that do not belong to it are given back. None: no number."""
-    if text[end : end + 1].isascii() and text[end : end + 1].isalnum() and not _EXTENSION.match(text, end):
+    if _cuts_a_word(text, end):
         end = max(text.rfind(" ", start, end), start)
     while end > start:
         number = text[start:end].rstrip(" ().-")
         digits = sum("0" <= character <= "9" for character in number)
         if digits < 7:
             return None
-        if digits <= 15 and not re.search(r"[ .\-]{3}|\.\.|--|[0-9]{2}\. ", number):
+        if digits <= 15 and not _GROUPS_APART.search(number):
             return start + len(number)
         end = max(text.rfind(" ", start, start + len(number)), start)
     return None
+
+
+def _cuts_a_word(text: str, end: int) -> bool:
+    after = text[end : end + 1]
+    return text[end - 1].isdecimal() and after.isascii() and after.isalnum() and not _EXTENSION.match(text, end)
