@@ -79,6 +79,7 @@ class LocalEngine(BaseEngine):
     portions = Portions(generate=4 * WRITING_BATCH, score=64, embed=16 * EMBEDDING_BATCH)
     in_process = True
     priced_by_time = True
+    takes_turns = False  # whether texts may join and leave while others are being written
 
     def __init__(self, kind: str, loaded: Loaded) -> None:
         self.loaded, self.tokenizer = loaded, loaded.tokenizer
@@ -200,16 +201,7 @@ class LocalEngine(BaseEngine):
         """Pooled vectors, in batches of texts of similar length; longer texts than the context are cut and counted."""
         self.require("embed")
         began = time.perf_counter()
-        begin = self.start_ids() if self.loaded.layout == "decoder" else None
-        ids = self.tokenizer.encode_batch(texts, begin is None) if texts else []
-        ids = ids if begin is None else [[*begin, *one] for one in ids]
-        limit = self.loaded.context
-        cut = tuple(row for row, one in enumerate(ids) if limit is not None and len(one) > limit)
-        for row in cut:
-            ids[row] = self.tokenizer.encode(texts[row], max_length=limit) if begin is None else ids[row][:limit]
-        for row, one in enumerate(ids):
-            if not one:
-                raise DataError(f"text {row + 1} has no tokens to embed", remedy="drop empty texts first")
+        ids, cut = self.embedded_ids(texts)
         with self._model:
             vectors = self._vectors(ids) if ids else np.zeros((0, self.loaded.dimensions), np.float32)
         usage = Usage(sum(map(len, ids)), 0, int(bool(ids)), "tokenizer")
@@ -233,6 +225,23 @@ class LocalEngine(BaseEngine):
         if self.loaded.layout == "encoder-decoder":
             return self.tokenizer.encode(prompt)
         return [*self.start_ids(), *self.tokenizer.encode(prompt, add_special=False)]
+
+    def embedded_ids(self, texts: Sequence[str]) -> tuple[list[list[int]], tuple[int, ...]]:
+        """The ids of texts to embed, and the places of those that were cut at the context.
+
+        Raises DataError for a text without tokens.
+        """
+        begin = self.start_ids() if self.loaded.layout == "decoder" else None
+        ids = self.tokenizer.encode_batch(texts, begin is None) if texts else []
+        ids = ids if begin is None else [[*begin, *one] for one in ids]
+        limit = self.loaded.context
+        cut = tuple(row for row, one in enumerate(ids) if limit is not None and len(one) > limit)
+        for row in cut:
+            ids[row] = self.tokenizer.encode(texts[row], max_length=limit) if begin is None else ids[row][:limit]
+        for row, one in enumerate(ids):
+            if not one:
+                raise DataError(f"text {row + 1} has no tokens to embed", remedy="drop empty texts first")
+        return ids, cut
 
     def scored_ids(self, prompt: Prompt, continuation: str) -> tuple[list[int], list[int]]:
         """Ids before the continuation, and its own. Plain texts are cut into tokens as one, as a model reads them."""

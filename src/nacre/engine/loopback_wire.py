@@ -57,9 +57,14 @@ def read_request(path: str, body: bytes, model: str) -> Asked:
     if plain.get("model") != model:
         raise Refused(404, f"there is no model {plain.get('model')!r}; this is {model!r}", "model_not_found")
     try:
-        return _embedding(plain) if kind == "embed" else _writing(kind, plain)
+        return read_plain(kind, plain)
     except Malformed as error:
         raise Refused(400, str(error)) from error
+
+
+def read_plain(kind: Kind, plain: Json) -> Asked:
+    """A parsed request, checked; raises Malformed."""
+    return _embedding(plain) if kind == "embed" else _writing(kind, plain)
 
 
 def _embedding(plain: Json) -> Asked:

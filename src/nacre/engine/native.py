@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from nacre.engine.room import EngineRoom
 
-_STOPPED: dict[str, Stopped] = {"end": "end", "stop": "stop", "length": "length", "context": "length"}
+STOPPED: dict[str, Stopped] = {"end": "end", "stop": "stop", "length": "length", "context": "length"}
 
 
 def open_native(folder: Path, room: EngineRoom) -> Native:
@@ -40,6 +40,12 @@ def open_native(folder: Path, room: EngineRoom) -> Native:
 
 class Native(LocalEngine):
     """Our kernel as an engine."""
+
+    @property
+    def takes_turns(self) -> bool:  # type: ignore[override]
+        """See `kernel/running.py`: where positions are counted over real tokens, or by distance."""
+        config = self.kernel.config
+        return config.head == "lm" and (config.layout == "decoder" or config.position == "relative")
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         config = hf.load_config(folder)
@@ -69,16 +75,10 @@ class Native(LocalEngine):
         )
 
     def _write(self, prompts: Sequence[list[int]], how: Sampling, seed: int, on_id: OnId | None) -> list[Written]:
-        config = GenerationConfig(
-            max_new_tokens=how.max_tokens,
-            sampling=SamplingConfig(temperature=how.temperature, top_p=how.top_p),
-            stop=how.stop,
-            seed=seed,
-        )
         decode = self.tokenizer.decode
-        found = generate(self.kernel, prompts, config, decode=decode, on_token=on_id)
+        found = generate(self.kernel, prompts, generation_config(how, seed), decode=decode, on_token=on_id)
         texts = [decode(one.ids) if one.text is None else one.text for one in found]
-        return [Written(one.ids, text, _STOPPED[one.stopped]) for one, text in zip(found, texts, strict=True)]
+        return [Written(one.ids, text, STOPPED[one.stopped]) for one, text in zip(found, texts, strict=True)]
 
     def _log_probabilities(self, pairs: Sequence[IdPair]) -> list[list[float]]:
         if self.loaded.layout == "encoder-decoder":
@@ -90,6 +90,12 @@ class Native(LocalEngine):
         found = embed(self.kernel, texts, self.loaded.pooling, normalise=self.loaded.normalised, batch=EMBEDDING_BATCH)
         vectors: NDArray[np.float32] = found.numpy()
         return vectors
+
+
+def generation_config(how: Sampling, seed: int) -> GenerationConfig:
+    """How the kernel writes what is asked for."""
+    sampling = SamplingConfig(temperature=how.temperature, top_p=how.top_p)
+    return GenerationConfig(max_new_tokens=how.max_tokens, sampling=sampling, stop=how.stop, seed=seed)
 
 
 def _positions(config: KernelConfig) -> int | None:

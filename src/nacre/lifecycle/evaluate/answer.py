@@ -69,7 +69,7 @@ def check_answers(config: KernelConfig) -> None:
 
 def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any], top: int) -> Answered:
     labels = model.kernel.config.labels
-    objective = Classify(model.words, labels, ClassifyConfig(context=_context(model, recorded)))
+    objective = Classify(model.words, labels, ClassifyConfig(context=context_of(model, recorded)))
     found = class_probabilities(model, objective, [{"text": text, "label": labels[0]} for text in texts])
     answers = []
     for text, scores in zip(texts, found.values, strict=True):
@@ -81,7 +81,7 @@ def _classified(model: Model, texts: Sequence[str], recorded: Mapping[str, Any],
 
 def _tagged(model: Model, texts: Sequence[str], recorded: Mapping[str, Any]) -> Answered:
     labels = model.kernel.config.labels
-    objective = Tag(model.words, labels, tag_config(_context(model, recorded), recorded))
+    objective = Tag(model.words, labels, tag_config(context_of(model, recorded), recorded))
     spans = [token_spans(text) for text in texts]
     rows = [
         {"tokens": [text[start:end] for start, end in found], "tags": ["O"] * len(found)}
@@ -116,7 +116,7 @@ def _written(model: Model, texts: Sequence[str], how: GenerationConfig) -> Answe
     )
 
 
-def _context(model: Model, recorded: Mapping[str, Any]) -> int:
+def context_of(model: Model, recorded: Mapping[str, Any]) -> int:
     """The context that the model was tuned with, else all positions it has, at most 512."""
     longest = model.kernel.config.max_positions - model.kernel.config.position_offset
     return int(recorded.get("context", min(longest, 512)))
