@@ -122,7 +122,7 @@ class SolvedModel(LocalModel):
         return self._solver
 
 
-class _once:
+class _Once:
     """An event sequence that is there already."""
 
     def __init__(self, data: bytes) -> None:
