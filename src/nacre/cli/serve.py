@@ -13,8 +13,7 @@ from nacre.cli.parser import add_store_option
 from nacre.errors import UsageError
 
 if TYPE_CHECKING:
-    from nacre.lifecycle.serve.config import LocalConfig, ServeConfig
-    from nacre.lifecycle.serve.contract import Backend
+    from nacre.lifecycle.serve.config import ServeConfig
 
 HELP = """
 Serves models under OpenAI's API: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/classify, /v1/search and
@@ -45,7 +44,7 @@ def run(args: Namespace) -> int:
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     config = listening(_config(args.what), args.host, args.port)
-    make = partial(assemble, config, partial(_open_local, args))
+    make = partial(assemble, config, store=args.store)
     if args.check:
         check(make)
         print(f"good: {', '.join(config.names)}")
@@ -65,12 +64,6 @@ def _config(what: list[str]) -> ServeConfig:
     if len(what) > 1:
         raise UsageError("a config file stands beside something else", remedy="name everything in the file")
     return load(Path(files[0]))
-
-
-def _open_local(args: Namespace, name: str, config: LocalConfig) -> Backend:
-    from nacre.lifecycle.serve.local import open_local
-
-    return open_local(name, config, args.store)
 
 
 def _mounts() -> dict[str, Any]:

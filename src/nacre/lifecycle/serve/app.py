@@ -95,9 +95,9 @@ class Application:
         except Refusal as refusal:
             await self._failed(passage, exchange, refusal)
         except ClientLeft:
-            passage.outcome, passage.status, passage.why = "client_left", 499, "client_left"
+            passage.outcome, passage.status = "client_left", 499
         except asyncio.CancelledError:  # the server stops
-            passage.outcome, passage.status, passage.why = "cut_short", 503, "stopped"
+            passage.outcome, passage.status = "cut_short", 503
             await exchange.refuse(errors.stopping())
         except TimeoutError:
             await self._failed(passage, exchange, errors.out_of_time(time.monotonic() - passage.began))
@@ -120,8 +120,6 @@ class Application:
             await self.gateway.end(passage)
         except Exception:  # noqa: BLE001 - the answer is out: what is left is to say that its entry is lost
             _log.exception("request %s could not be entered", passage.id)
-        if passage.outcome != "ok":
-            _log.info("request %s: %s %d %s", passage.id, passage.outcome, passage.status, passage.why)
 
     async def _pass(self, passage: Passage, exchange: _Exchange) -> None:
         gateway, bounds, scope = self.gateway, self.gateway.config.bounds, exchange.scope
@@ -144,7 +142,8 @@ class Application:
             await wire.send_body(exchange.send, reply.status, reply.body or b"", exchange.out)
             return
         await exchange.stream(passage, reply, reply.events)
-        passage.outcome = "cut_short" if reply.truncated else "ok"
+        source = passage.reply or reply  # restoring copies a reply; its source says how the stream ended
+        passage.outcome = "cut_short" if source.truncated else "ok"
 
     def _admit(self, exchange: _Exchange) -> Caller:
         """Whoever asks; raises Refusal for a request without a key, and for another page where none is asked for."""

@@ -7,10 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from nacre.errors import ConfigError, UsageError
+from nacre.lifecycle.serve.budgets import budgets_used
 from nacre.lifecycle.serve.config import LocalConfig, ServeConfig, StateConfig
 from nacre.lifecycle.serve.contract import Backend, Limits
+from nacre.lifecycle.serve.masked import Mask
 from nacre.lifecycle.serve.pipeline import Gateway, Parts
 from nacre.lifecycle.serve.routing import Table
 from nacre.lifecycle.serve.state.keys import KeyStore
@@ -18,15 +21,17 @@ from nacre.lifecycle.serve.state.ledger import StoredLedger
 from nacre.lifecycle.serve.state.limits import MemoryLimits
 from nacre.lifecycle.serve.state.pricing import PriceList
 from nacre.lifecycle.serve.upstream import Upstream, line_for
-from nacre.lifecycle.serve.watch.meters import Metrics
+from nacre.lifecycle.serve.watch.watch import Watch
+from nacre.recipe.references import open_store
 
 LocalOpener = Callable[[str, LocalConfig], Backend]
 
 
-async def assemble(config: ServeConfig, open_local: LocalOpener) -> Gateway:
+async def assemble(config: ServeConfig, open_local: LocalOpener | None = None, *, store: str | None = None) -> Gateway:
     """The gateway of a config, its models not started yet; raises NacreError for what can be known already.
 
-    `open_local` makes the backend of a local model: layers above know more kinds of them than this one.
+    `open_local` makes the backend of a local model, where it is not to run in this process; `store` is the folder in
+    which references are looked up.
     """
     async with AsyncExitStack() as stack:
         address = database_address(config.state)
@@ -37,10 +42,12 @@ async def assemble(config: ServeConfig, open_local: LocalOpener) -> Gateway:
         stack.push_async_callback(ledger.close)
         limits = await _limits(config, ledger)
         stack.push_async_callback(limits.close)
-        metrics = Metrics(config.names)
-        backends = await _backends(config, open_local, stack)
+        watch = Watch(config.watch, config.names, partial(budgets_used, keys, ledger))
+        opener = open_local or partial(_here, store, watch)
+        backends = _backends(config, opener, watch, stack)
         prices = PriceList({name: model.price for name, model in config.models.items()})
-        parts = Parts(keys, ledger, limits, metrics, prices)
+        mask = Mask.from_section(config.masking, "masking", meters=watch, models=config.names)
+        parts = Parts(keys, ledger, limits, watch, prices, cover=mask, services=(watch,), wrap=watch.traces.wrap)
         return Gateway(config, Table(backends, config.routes), parts, stack.pop_all())
 
 
@@ -53,9 +60,18 @@ async def _limits(config: ServeConfig, ledger: StoredLedger) -> Limits:
     return await RedisLimits.connect(address, ledger.spent, lease_s=longest_call_s(config) + 60)
 
 
-async def _backends(config: ServeConfig, open_local: LocalOpener, stack: AsyncExitStack) -> Mapping[str, Backend]:
+def _here(store: str | None, watch: Watch, name: str, config: LocalConfig) -> Backend:
+    """A model that runs in this process."""
+    from nacre.lifecycle.serve.local.opening import open_local
+
+    return open_local(name, config, open_store(store), watch.queued)
+
+
+def _backends(
+    config: ServeConfig, open_local: LocalOpener, watch: Watch, stack: AsyncExitStack
+) -> Mapping[str, Backend]:
     upstreams = {name: model.upstream for name, model in config.models.items() if model.upstream is not None}
-    line = line_for(upstreams)
+    line = line_for(upstreams, watch.traces.client)
     stack.push_async_callback(line.close)
     backends: dict[str, Backend] = {}
     for name, model in config.models.items():

@@ -24,6 +24,8 @@ from nacre.errors import ConfigError, closest
 from nacre.lifecycle.serve.addresses import check_upstream, is_loopback_host
 from nacre.lifecycle.serve.config_lines import place_problems
 from nacre.lifecycle.serve.contract import Ability
+from nacre.lifecycle.serve.watch.config import WatchConfig
+from nacre.lifecycle.serve.watch.config import check as check_watch
 from nacre.recipe.config import Problem, raise_problems, try_build
 from nacre.recipe.yaml12 import loads
 
@@ -145,7 +147,7 @@ class ServeConfig:
     state: StateConfig = field(default_factory=StateConfig)
     cache: Mapping[str, Any] = field(default_factory=dict)
     masking: Mapping[str, Any] = field(default_factory=dict)
-    watch: Mapping[str, Any] = field(default_factory=dict)
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -190,6 +192,7 @@ def check(config: ServeConfig, where: str) -> Iterator[Problem]:
     if not 0 <= config.listen.port <= 65535:
         yield Problem(f"{where}.listen.port", f"{config.listen.port} is no port", "give 1 to 65535")
     yield from _check_state(config.state, f"{where}.state")
+    yield from check_watch(config.watch, f"{where}.watch")
 
 
 def _check_name(name: str, where: str) -> Iterator[Problem]:

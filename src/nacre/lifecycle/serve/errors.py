@@ -18,7 +18,7 @@ def no_path(path: str, known: Iterable[str]) -> Refusal:
 
 def wrong_method(path: str, method: str, allowed: str) -> Refusal:
     """405."""
-    return Refusal(405, f"{path} takes {allowed}, not {method[:16]}", code="wrong_method")
+    return Refusal(405, f"{path} takes {allowed}, not {method[:16]}", code=f"use_{allowed.lower()}")
 
 
 def no_model(name: str, known: Sequence[str]) -> Refusal:

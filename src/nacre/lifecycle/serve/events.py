@@ -79,9 +79,9 @@ class EventWatch:
         return held if not held or self._long or not self._is_account(held) else b""
 
     @property
-    def held(self) -> bool:
-        """Whether a part of an event is held back."""
-        return bool(self._held) or self._long
+    def is_inside(self) -> bool:
+        """Whether the beginning of an event is out already, and its end is not."""
+        return self._long
 
     def _is_account(self, event: bytes) -> bool:
         """Notes what an event says; whether it is the one to leave out."""

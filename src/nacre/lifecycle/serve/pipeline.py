@@ -6,6 +6,7 @@ Each part stands behind its protocol. Whatever happens, a request that began is 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,7 @@ from nacre.lifecycle.serve import errors
 from nacre.lifecycle.serve.config import ServeConfig
 from nacre.lifecycle.serve.contract import (
     ANYONE,
+    ASGI,
     Answers,
     Backend,
     Call,
@@ -31,8 +33,9 @@ from nacre.lifecycle.serve.contract import (
     Usage,
 )  # fmt: skip
 from nacre.lifecycle.serve.health import Health
-from nacre.lifecycle.serve.routing import Table, ask_in_order, estimate
+from nacre.lifecycle.serve.routing import Table, ask_in_order, estimate, may_pass_on
 from nacre.lifecycle.serve.state.pricing import PriceList
+from nacre.lifecycle.serve.upstream_errors import UpstreamRefusal
 from nacre.lifecycle.serve.wire import read_json
 
 _UNBILLED: tuple[Outcome, ...] = ("refused", "upstream_error")
@@ -73,6 +76,7 @@ class Parts:
     answers: Answers | None = None
     cover: Cover | None = None
     services: tuple[Service, ...] = ()
+    wrap: Callable[[ASGI], ASGI] = lambda application: application  # goes around the application: traces
 
 
 @dataclass
@@ -92,13 +96,15 @@ class Passage:
     outcome: Outcome = "failed"
     status: int = 500
     first_token_s: float | None = None
-    why: str = ""  # a word for the log
 
     def refused(self, refusal: Refusal) -> None:
-        """Notes how it ended; the upstream's failures are told apart from refusals of ours."""
-        self.status, self.why = refusal.status, refusal.code or refusal.kind
-        is_theirs = refusal.kind == "upstream_error" or (refusal.code or "").startswith("upstream_")
-        self.outcome = "failed" if refusal.kind == "server_error" else "upstream_error" if is_theirs else "refused"
+        """Notes how it ended: an upstream that fails is told apart from a request that is bad, whoever says so."""
+        self.status = refusal.status
+        is_theirs = isinstance(refusal, UpstreamRefusal) or refusal.kind == "upstream_error"
+        if is_theirs and may_pass_on(refusal):
+            self.outcome = "upstream_error"
+        else:
+            self.outcome = "failed" if refusal.kind == "server_error" else "refused"
 
 
 class Gateway:
@@ -226,11 +232,13 @@ class Gateway:
     async def start(self) -> None:
         """Starts every model; raises NacreError where one can never answer, and closes what was started."""
         try:
-            for backend in self.table.backends.values():
-                await backend.start()
-            for service in (*self.parts.services, self.health):
+            for service in self.parts.services:
                 self._closing.push_async_callback(service.close)
                 await service.start()
+            for backend in self.table.backends.values():
+                await backend.start()
+            self._closing.push_async_callback(self.health.close)
+            await self.health.start()
         except BaseException:
             await self.close()
             raise

@@ -207,7 +207,7 @@ async def _serve(
     await gateway.start()
     try:
         application = Application(gateway, mounts)
-        server = Server(_uvicorn(config, application), application, config.bounds.drain_s)
+        server = Server(_uvicorn(config, gateway.parts.wrap(application)), application, config.bounds.drain_s)
         host, port = listener.getsockname()[:2]
         started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await server.serve(sockets=[listener])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
@@ -36,12 +36,14 @@ _KEPT_S = 4.0  # an idle connection: shorter than the 5 s after which common ser
 _ERROR_BYTES = 64 * 1024
 _CHUNK = 256 * 1024
 
+TraceConfigs = Callable[[], list[aiohttp.TraceConfig]]
+
 
 class Line:
     """The connections of all upstreams: one session, opened once, closed once."""
 
-    def __init__(self, private: Mapping[str, bool], connections: int = 512) -> None:
-        self._private, self._connections = private, connections
+    def __init__(self, private: Mapping[str, bool], traces: TraceConfigs, connections: int = 512) -> None:
+        self._private, self._traces, self._connections = private, traces, connections
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> aiohttp.ClientSession:
@@ -54,6 +56,7 @@ class Line:
             self._session = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
                 read_bufsize=_CHUNK,
+                trace_configs=self._traces(),
             )  # fmt: skip
         return self._session
 
@@ -64,7 +67,7 @@ class Line:
             await session.close()
 
 
-def line_for(upstreams: Mapping[str, UpstreamConfig]) -> Line:
+def line_for(upstreams: Mapping[str, UpstreamConfig], traces: TraceConfigs = list) -> Line:
     """The line of these upstreams, with what their hosts and their proxies may lead to."""
     private: dict[str, bool] = {}
     for config in upstreams.values():
@@ -72,7 +75,7 @@ def line_for(upstreams: Mapping[str, UpstreamConfig]) -> Line:
         private[host] = private.get(host, False) or config.allow_private
         if proxy := _proxy(config.address):
             private[(split(proxy).hostname or "").lower()] = True  # whoever set it means it
-    return Line(private)
+    return Line(private, traces)
 
 
 def _proxy(address: str) -> str | None:
@@ -227,7 +230,7 @@ class Upstream:
                 if out:
                     yield out
                 chunk = await self._chunk(stream.call, stream.response)
-            if rest := watch.rest():
+            if (watch.done or watch.finished) and (rest := watch.rest()):  # half an event is no use to anybody
                 reply.usage = watch.usage
                 yield rest
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -239,7 +242,7 @@ class Upstream:
             reply.truncated = True
         elif why is not None or not (watch.done or watch.finished):
             reply.truncated = True
-            yield (b"\n\n" if watch.held else b"") + error_event(failures.cut_off(self._name, why))
+            yield (b"\n\n" if watch.is_inside else b"") + error_event(failures.cut_off(self._name, why))
 
     async def _chunk(self, call: Call, response: aiohttp.ClientResponse, *, first: bool = False) -> bytes:
         """The next bytes as they came; b"" at the end. Raises TimeoutError."""

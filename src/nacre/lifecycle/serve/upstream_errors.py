@@ -17,6 +17,10 @@ _LONGEST_QUOTE = 1000
 _KINDS = {429: "rate_limit_error", 404: "not_found_error", 402: "insufficient_quota"}
 
 
+class UpstreamRefusal(Refusal):
+    """A refusal that began at an upstream."""
+
+
 def unreachable(name: str, error: BaseException, times: Timeouts) -> Refusal:
     """502 or 504: no connection, or no answer in time."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -53,7 +57,7 @@ def refused(name: str, status: int, data: bytes, retry_after: str | None, key: s
     if key:
         said = said.replace(key, "***")
     kind = "upstream_error" if status >= 500 else _KINDS.get(status, "invalid_request_error")
-    return Refusal(
+    return UpstreamRefusal(
         status, f"{name}: {said}" if said else f"{name}: HTTP {status}", kind=kind, code=code or f"upstream_{status}",
         param=param, retry_after=_seconds(retry_after),
     )  # fmt: skip
@@ -76,7 +80,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _fault(status: int, message: str, code: str) -> Refusal:
-    return Refusal(status, message, kind="upstream_error", code=code)
+    return UpstreamRefusal(status, message, kind="upstream_error", code=code)
 
 
 def _words(data: bytes) -> tuple[str, str | None, str | None]:

@@ -16,8 +16,8 @@ from nacre.lifecycle.serve.contract import Json, Receive, Refusal, Scope, Send
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
-_JSON = b"application/json"
 EVENT_STREAM = "text/event-stream"
+_ALLOW = {"use_post": "POST", "use_get": "GET, HEAD"}
 
 
 class ClientLeft(Exception):
@@ -151,8 +151,8 @@ def refusal_headers(refusal: Refusal) -> dict[str, str]:
         found["retry-after"] = str(max(1, round(refusal.retry_after + 0.499)))
     if refusal.status == 401:
         found["www-authenticate"] = "Bearer"
-    if refusal.status == 405:
-        found["allow"] = "POST" if refusal.message.split(",")[0].endswith("POST") else "GET, HEAD"
+    if refusal.code in _ALLOW:
+        found["allow"] = _ALLOW[refusal.code]
     if refusal.status in (408, 411, 413):  # the rest of the body is not read
         found["connection"] = "close"
     return found
