@@ -224,18 +224,31 @@ class PostgreSQL:
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
-                return self._connection().execute(_numbered(sql), values).fetchall()
+                return self._answering().execute(_numbered(sql), values).fetchall()
             except self._driver.Error as error:
                 raise _unavailable(self.name, error, self._address) from None
 
     def write(self, work: Callable[[Execute], None]) -> None:
         with self._lock:
             try:
-                connection = self._connection()
+                connection = self._answering()
                 with connection.transaction():
                     work(lambda sql, values: connection.execute(_numbered(sql), values).rowcount)
             except self._driver.Error as error:
                 raise _unavailable(self.name, error, self._address) from None
+
+    def _answering(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection that answers now: the server may have been restarted since it was last used.
+
+        Asked before, for a write that failed on the way may have been kept, and must not be tried twice unseen.
+        """
+        connection = self._connection()
+        try:
+            connection.execute(b"SELECT 1")
+        except self._driver.OperationalError:
+            connection.close()
+            return self._connection()
+        return connection
 
     def notified(self, channel: str, timeout_s: float) -> None:
         with self._lock:

@@ -28,8 +28,8 @@ from nacre.lifecycle.serve.state.limits import (
     refusal,
 )
 
-_TIMEOUT_S = 2.0
-_CONNECTIONS = 64
+_TIMEOUT_S = 5.0
+_CONNECTIONS = 16  # Redis answers one command at a time: more would only wait there instead of here
 _log = logging.getLogger(__name__)
 
 # KEYS: rate, leases, spent. ARGV: id, lease_s, tokens, money, rpm, tpm, concurrent, budget of money, of tokens,
