@@ -167,15 +167,18 @@ def ip6(draw: random.Random) -> str:
 
 
 def url_credentials(draw: random.Random) -> str:
-    return f"{draw.choice(('mysql', 'redis', 'https', 'postgresql'))}://app:{letters(draw, 10)}@db{draw.randint(1, 9)}.example.com:3306/shop"
+    scheme = draw.choice(("mysql", "redis", "https", "postgresql"))
+    return f"{scheme}://app:{letters(draw, 10)}@db{draw.randint(1, 9)}.example.com:3306/shop"
 
 
 def api_key(draw: random.Random) -> str:
     middle = base64.urlsafe_b64encode(bytes(draw.randrange(256) for _ in range(24))).decode().rstrip("=")
     return draw.choice(
         (
-            f"sk-{letters(draw, 40)}", f"ghp_{letters(draw, 36)}", f"AKIA{letters(draw, 16, 'ABCDEFGHJKLMNPQRSTUVWXYZ234567')}",
-            f"xoxb-{digits(draw, 11)}-{letters(draw, 24)}", f"LTAI{letters(draw, 20)}", f"eyJhbGciOiJIUzI1NiJ9.eyJ{middle}.{letters(draw, 40)}",
+            f"sk-{letters(draw, 40)}", f"ghp_{letters(draw, 36)}",
+            f"AKIA{letters(draw, 16, 'ABCDEFGHJKLMNPQRSTUVWXYZ234567')}",
+            f"xoxb-{digits(draw, 11)}-{letters(draw, 24)}", f"LTAI{letters(draw, 20)}",
+            f"eyJhbGciOiJIUzI1NiJ9.eyJ{middle}.{letters(draw, 40)}",
         )
     )  # fmt: skip
 
@@ -189,7 +192,8 @@ RIGHT: Mapping[str, tuple[str, Draw]] = {
     "identity": ("identity", identity), "identity_spaced": ("identity", identity_spaced),
     "identity_wide": ("identity", identity_wide), "identity_15": ("identity", identity_15),
     "credit_code": ("credit_code", credit_code), "card": ("card", card), "card_spaced": ("card", card_spaced),
-    "mobile": ("mobile", mobile), "mobile_spaced": ("mobile", mobile_spaced), "mobile_abroad": ("mobile", mobile_abroad),
+    "mobile": ("mobile", mobile), "mobile_spaced": ("mobile", mobile_spaced),
+    "mobile_abroad": ("mobile", mobile_abroad),
     "mobile_wide": ("mobile", mobile_wide), "landline": ("landline", landline),
     "landline_extension": ("landline", landline_extension), "phone": ("phone", phone), "plate": ("plate", plate),
     "plate_new_energy": ("plate", plate_new_energy), "passport": ("passport", passport), "email": ("email", email),
@@ -205,7 +209,8 @@ WRONG: Mapping[str, Draw] = {
     "order_like_mobile": mobile,
     "order_like_card": card,
     "n4": lambda draw: digits(draw, 4), "n5": lambda draw: digits(draw, 5), "n6": lambda draw: digits(draw, 6),
-    "n8": lambda draw: draw.choice("123456789") + digits(draw, 7), "n9": lambda draw: draw.choice("123456789") + digits(draw, 8),
+    "n8": lambda draw: draw.choice("123456789") + digits(draw, 7),
+    "n9": lambda draw: draw.choice("123456789") + digits(draw, 8),
     "n10": lambda draw: draw.choice("123456789") + digits(draw, 9), "n12": lambda draw: "7" + digits(draw, 11),
     "n14": lambda draw: f"2024{draw.randint(1, 12):02d}{draw.randint(1, 28):02d}{digits(draw, 6)}",
     "n20": lambda draw: digits(draw, 20), "n28": lambda draw: "2024" + digits(draw, 24),
@@ -213,7 +218,7 @@ WRONG: Mapping[str, Draw] = {
     "date": lambda draw: f"{draw.randint(1990, 2030)}-{draw.randint(1, 12):02d}-{draw.randint(1, 28):02d}",
     "time": lambda draw: f"{draw.randint(0, 23):02d}:{draw.randint(0, 59):02d}:{draw.randint(0, 59):02d}",
     "version": lambda draw: ".".join(str(draw.randint(0, 30)) for _ in range(4)),
-    "amount": lambda draw: f"{draw.randint(1, 999)},{draw.randint(0, 999):03d},{draw.randint(0, 999):03d}.{draw.randint(0, 99):02d}",
+    "amount": lambda draw: f"{draw.randint(1, 999_999_999):,}.{draw.randint(0, 99):02d}",
     "code": lambda draw: f"{draw.choice('EGDS')}{digits(draw, 8)}",
     "decimal": lambda draw: f"3.1{draw.choice('358')}{digits(draw, 9)}",
     "hex": lambda draw: "".join(draw.choices("0123456789abcdef", k=40)),

@@ -31,7 +31,7 @@ _PHONES = (
     "telephone", "mobile", "cell", "fax", "desk", "office", "whatsapp", "ring", "reach", "answering", "message",
     "messages", "registered", "text", "contact",
 )  # fmt: skip
-_CURRENCIES = ("¥", "$", "€", "£")
+_CURRENCIES = ("¥", "￥", "$", "€", "£")
 _SUMS = ("金额", "价格", "总价", "共计", "合计", "销量", "浏览量", "阅读量", "播放量", "访问量")
 _AMOUNT = re.compile(
     r"\s?(?:[元万亿块个件次份名吨米步年%％‰]|美元|欧元|人民币|公斤|千克|字节|毫秒|(?:rmb|cny|usd|eur|kg|bytes|ms)\b)",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from nacre.data.masking import credentials, network, numbers, phones
-from nacre.data.masking.folding import fold
+from nacre.data.masking.folding import fold, visible
 from nacre.data.masking.kinds import RANKS, Found, Tagger, chosen
 
 _DIGITS = re.compile(r"[0-9]+")
@@ -26,7 +26,7 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule("private_key", credentials.private_key, marks=("-----BEGIN",)),
     Rule("url_credentials", credentials.url_credentials, marks=("://",)),
-    Rule("api_key", credentials.api_key, digits=1),
+    Rule("api_key", credentials.api_key),
     Rule("email", network.email, marks=("@",)),
     Rule("identity", numbers.identity, digits=6),
     Rule("credit_code", numbers.credit_code, digits=6),
@@ -49,12 +49,15 @@ def find(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None 
     covered too. `model` finds names, addresses and whatever else it was trained for.
     """
     wanted = chosen(kinds)
-    folded = fold(text)
+    seen, places = visible(text)
+    folded = fold(seen)
     longest = max(map(len, _DIGITS.findall(folded)), default=0)
     found: list[Found] = []
     for rule in RULES:
         if rule.kind in wanted and rule.digits <= longest and _has(folded, rule.marks):
             found += rule.finder(folded)
+    if places is not None:
+        found = [replace(one, start=places[one.start], end=places[one.end - 1] + 1) for one in found]
     if model is not None:
         found += [one for one in model(text) if one.kind in wanted and 0 <= one.start < one.end <= len(text)]
     return [replace(one, value=text[one.start : one.end]) for one in _apart(found)] if found else []

@@ -22,7 +22,17 @@ _TELLING = re.compile(
     "[" + "".join(chr(code) for code in sorted(_TABLE) if chr(code) not in "，！？；：（）、～") + "]"
 )
 _COMMON = (("：", ":"), ("（", "("), ("）", ")"))
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _ESCAPED = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrt])")  # JSON pasted into a prompt: `\n138...` is no word
+
+
+def visible(text: str) -> tuple[str, list[int] | None]:
+    """The text without characters that nobody sees (zero-width spaces and joiners, soft hyphens), and the place of each
+    character that is left; None where nothing was taken out."""
+    if text.isascii() or not _INVISIBLE.search(text):
+        return text, None
+    places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
+    return "".join(text[place] for place in places), places
 
 
 def fold(text: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from nacre.data.masking.find import find
-from nacre.data.masking.kinds import KINDS, Tagger
+from nacre.data.masking.kinds import KINDS, Found, Tagger
 from nacre.data.masking.policy import Policy
 
 _LABELS = "|".join(sorted({kind.label for kind in KINDS.values()}, key=len, reverse=True))
@@ -128,8 +128,13 @@ class Restorer:
 
 def scrubbed(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None = None) -> str:
     """The text with `<ID>` and the like in place of what was found: nothing can restore it."""
+    return replaced(text, find(text, kinds, model=model))
+
+
+def replaced(text: str, found: Iterable[Found]) -> str:
+    """The text with `<LABEL>` in the places found, which are in order and apart."""
     pieces, done = [], 0
-    for one in find(text, kinds, model=model):
+    for one in found:
         pieces += [text[done : one.start], f"<{KINDS[one.kind].label}>"]
         done = one.end
     return "".join([*pieces, text[done:]]) if pieces else text

@@ -29,6 +29,10 @@ _NORTH_AMERICAN = re.compile(
 _ANNOUNCED = re.compile(r"[0-9(](?<![0-9A-Za-z_+][0-9(])[0-9 ().\-]{5,20}+")
 _HOTLINE = re.compile(r"[48]00[ -]?[0-9]{3}[ -]?[0-9]{4}(?![0-9])")
 _GROUPS_APART = re.compile(r"[ .\-]{3}|\.\.|--|[0-9]{2}\. ")
+_DATE = re.compile(
+    r"(?:1[0-9]|20)[0-9]{2}[ .\-]{1,3}(?:(?:1[0-9]|20)[0-9]{2}|[0-9]{1,2}[ .\-][0-9]{1,2})(?![0-9])"
+    r"|[0-9]{1,2}[.\-][0-9]{1,2}[.\-](?:19|20)[0-9]{2}(?![0-9])"
+)
 _EXTENSION = re.compile(r"\s?(?:x|ext\.?|转|分机)\s?[0-9]{1,6}")
 
 
@@ -58,11 +62,16 @@ def phone(text: str) -> Iterator[Found]:
     spans += [one.span() for one in _ANNOUNCED.finditer(text) if context.names_a_phone(text, one.start())]
     for start, stop in spans:
         end = _trimmed(text, start, stop)
-        if end is not None and not _HOTLINE.match(text, start) and not context.counts(text, start, end):
+        if end is not None and not _is_other(text, start) and not context.counts(text, start, end):
             yield Found("phone", start, _with_extension(text, end))
     for match in _NORTH_AMERICAN.finditer(text):
-        if not _HOTLINE.match(text, match.start()) and not context.names_a_thing(text, match.start()):
+        if not _is_other(text, match.start()) and not context.names_a_thing(text, match.start()):
             yield Found("phone", *match.span())
+
+
+def _is_other(text: str, start: int) -> bool:
+    """A hotline, a date, or a span of years."""
+    return _HOTLINE.match(text, start) is not None or _DATE.match(text, start) is not None
 
 
 def _with_extension(text: str, end: int) -> int:

@@ -10,6 +10,7 @@ from typing import Literal
 from nacre.data.clean import CleanConfig
 from nacre.data.decontaminate import DecontaminateConfig
 from nacre.data.dedup import DedupConfig
+from nacre.data.masking.rows import MaskConfig
 from nacre.data.read import ReadConfig
 from nacre.data.scrub import ScrubConfig
 from nacre.data.split import SPLITS, SplitConfig
@@ -35,7 +36,8 @@ class PrepareConfig:
 
     `fields`: our name -> the source's name of a field, such as {source: en, target: zh}; other fields are kept.
     `where`: only rows whose field has this value, or one of these values. `task`: which fields every row must have;
-    `auto` takes the first row's. `scrub` is off unless given. `repeated_lines`: lines in this many rows are removed.
+    `auto` takes the first row's. `mask` takes personal data out before anything else can show it; off unless
+    given, as is `scrub`. `repeated_lines`: lines in this many rows are removed.
     `splits`: `source` keeps the source's own (files named train, valid, test), `field` takes `split_field`'s values,
     `ratio` splits by content as `split` says; `auto` takes the first of these that the source has, and reports it.
     `valid_share`: this share of the training rows, by content, becomes valid where the source has none.
@@ -48,6 +50,7 @@ class PrepareConfig:
     where: Mapping[str, str | bool | int | tuple[str, ...]] = field(default_factory=dict)
     task: Task = "auto"
     read: ReadConfig = field(default_factory=ReadConfig)
+    mask: MaskConfig | None = None
     clean: CleanConfig = field(default_factory=CleanConfig)
     scrub: ScrubConfig | None = None
     repeated_lines: int | None = None

@@ -14,6 +14,7 @@ from nacre.data.clean import clean, drop_repeated_lines
 from nacre.data.decontaminate import TestIndex, decontaminate
 from nacre.data.dedup import Clusters, find_clusters, keep, keep_by_rank
 from nacre.data.lines import Place
+from nacre.data.masking.rows import mask_rows
 from nacre.data.read import read
 from nacre.data.report import DropReport
 from nacre.data.rows import Row, canonical, digest64, n_bytes
@@ -102,6 +103,8 @@ def run(config: PrepareConfig, work: Work) -> dict[str, Scalar]:
     for name, value in (("task", look.task), ("splits", look.splits)):
         if getattr(config, name) == "auto":
             report.step("read").note(f"{name}: {value} (resolved from auto)")
+    if config.mask is not None:  # samples of rows that were dropped before they were masked would show them
+        report.step("read").n_samples = report.step("check").n_samples = 0
     spools = [Spool(work.scratch / f"rows-{number}.jsonl") for number in range(2)]
     rows = spools[0].fill(_counted(_cleaned(look, config, report), work.progress))
     if config.repeated_lines is not None:
@@ -123,7 +126,9 @@ def run(config: PrepareConfig, work: Work) -> dict[str, Scalar]:
 
 
 def _cleaned(look: Look, config: PrepareConfig, report: DropReport) -> Iterator[Row]:
-    rows: Iterator[Row] = clean(_ranked(look, config, report), config.clean, report)
+    ranked = _ranked(look, config, report)
+    seen = ranked if config.mask is None else mask_rows(ranked, config.mask, report)
+    rows: Iterator[Row] = clean(seen, config.clean, report)
     return rows if config.scrub is None else scrub(rows, config.scrub, report)
 
 

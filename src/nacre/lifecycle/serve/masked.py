@@ -140,8 +140,8 @@ def refuse(sight: Sight, policy: Policy) -> None:
         )  # fmt: skip
     if sight.opaque and policy.opaque == "block":
         raise Refusal(
-            400, f"{sight.opaque} part(s) of the request (images, audio, files, token ids) cannot be looked into for personal "
-            "data, which this route requires; send text", code="opaque_blocked",
+            400, f"{sight.opaque} part(s) of the request (images, audio, files, token ids) cannot be looked into for "
+            "personal data, which this route requires; send text", code="opaque_blocked",
         )  # fmt: skip
 
 
