@@ -85,7 +85,8 @@ def test_money_of_a_call(
 def test_estimates_before_a_call() -> None:
     assert PRICES.estimate("fast", 1000, 500) == pytest.approx(0.003)
     assert PRICES.estimate("vectors", 2000, 0, embedding=True) == pytest.approx(0.001)
-    assert PRICES.estimate("local", 1000, 500) is None
+    assert PRICES.estimate("local", 1000, 500) == pytest.approx(0.01)
+    assert PRICES.estimate("half", 1000, 500) is None
     assert PRICES.estimate("unlisted", 1, 1) is None
 
 

@@ -9,6 +9,7 @@ from nacre.engine.protocol import Usage as EngineUsage
 from nacre.errors import ConfigError
 from nacre.lifecycle.serve.contract import Outcome, Usage
 
+_GUESSED_S = 10.0  # what a call on this machine may take, before it is known
 _FREE: tuple[Outcome, ...] = ("refused", "upstream_error")  # no answer was begun: nothing is billed
 
 
@@ -26,7 +27,10 @@ class PriceList:
         self.currency = currencies[0] if currencies else "USD"
 
     def estimate(self, model: str, prompt: int, completion: int, *, embedding: bool = False) -> float | None:
-        """Money to reserve for a call of so many tokens; None where its price is unknown or goes by seconds."""
+        """Money to reserve for a call of so many tokens, or of ten seconds where time is paid; None where unknown."""
+        prices = self._prices.get(model)
+        if prices is not None and prices.machine_hour is not None and not _has_token_price(prices):
+            return prices.of_seconds(_GUESSED_S)
         return self._of_tokens(model, Usage(prompt, completion, "tokenizer"), embedding=embedding)
 
     def money(
