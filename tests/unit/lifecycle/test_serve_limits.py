@@ -85,6 +85,21 @@ async def test_requests_of_a_minute(clock: Clock) -> None:
 
 
 @in_loop
+async def test_no_sixty_seconds_hold_more_than_the_limit(clock: Clock) -> None:
+    """Wherever in its second a request came: not before sixty seconds have gone by, and within sixty-one."""
+    began = clock.now
+    for place in (0.0, 0.5, 0.99):
+        kept, bot = limits(clock), caller(requests_per_minute=1)
+        clock.now = began + place
+        await kept.reserve(bot, 1, None)
+        for later in (58.0, 59.02, 59.6, 60.0 - 0.001):
+            clock.now = began + place + later
+            await refused(kept.reserve(bot, 1, None))
+        clock.now = began + place + 61.0
+        await kept.reserve(bot, 1, None)
+
+
+@in_loop
 async def test_tokens_of_a_minute_are_corrected_by_the_real_usage(clock: Clock) -> None:
     kept, bot = limits(clock), caller(tokens_per_minute=100)
     held = await kept.reserve(bot, 80, None)

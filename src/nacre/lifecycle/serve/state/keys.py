@@ -107,7 +107,9 @@ class KeyStore:
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
         self._refresh()
-        if not self._reading.is_local:
+        if self._reading.is_local:
+            self._reading.rows("PRAGMA busy_timeout = 50")  # `find` runs in the event loop: it refuses, it never waits
+        else:
             self._watcher = threading.Thread(target=self._watch, name="nacre-keys", daemon=True)
             self._watcher.start()
 
