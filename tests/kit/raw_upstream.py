@@ -13,7 +13,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +194,8 @@ async def raw_upstream(steps: Sequence[Step] = ()) -> AsyncIterator[RawUpstream]
                 await step(heard, Line(writer, reader))
         except (OSError, asyncio.IncompleteReadError):
             upstream.abandoned += 1
+        except asyncio.CancelledError:
+            pass  # the test is over
         finally:
             upstream.open -= 1
             tasks.discard(task)
@@ -207,8 +209,7 @@ async def raw_upstream(steps: Sequence[Step] = ()) -> AsyncIterator[RawUpstream]
         server.close()
         for task in list(tasks):
             task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _hear(reader: asyncio.StreamReader) -> Heard | None:

@@ -226,7 +226,8 @@ def test_failover_only_where_declared_and_before_the_first_byte(tmp_path: Path) 
     async def run() -> None:
         async with (
             raw_upstream([answers(status=503), resets(), answers(status=400)]) as first,
-            raw_upstream() as second,gateway_at(tmp_path, routed(first.url, second.url)) as running
+            raw_upstream() as second,
+            gateway_at(tmp_path, routed(first.url, second.url)) as running,
         ):
             for _ in range(2):
                 status, headers, _ = await running.post()

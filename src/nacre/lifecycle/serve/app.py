@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,9 @@ from nacre.lifecycle.serve.wire import ClientLeft
 
 _log = logging.getLogger(__name__)
 _READ = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
+_DONE = b"data: [DONE]"
 Headers = dict[str, str]
+Ended = Callable[[Passage], Awaitable[None]]
 
 
 class Application:
@@ -137,11 +139,11 @@ class Application:
     async def _send(self, passage: Passage, exchange: _Exchange, reply: Reply) -> None:
         passage.status = reply.status
         if reply.events is None:
-            passage.outcome = "ok"
-            exchange.done = True
+            passage.outcome, exchange.done = "ok", True
+            await self._ended(passage)  # before the client has it: an answered request is always in the ledger
             await wire.send_body(exchange.send, reply.status, reply.body or b"", exchange.out)
             return
-        await exchange.stream(passage, reply, reply.events)
+        await exchange.stream(passage, reply, reply.events, self._ended)
         source = passage.reply or reply  # restoring copies a reply; its source says how the stream ended
         passage.outcome = "cut_short" if source.truncated else "ok"
 
@@ -241,8 +243,8 @@ class _Exchange:
         else:
             await wire.send_refusal(self.send, refusal, self.out)
 
-    async def stream(self, passage: Passage, reply: Reply, events: AsyncIterator[bytes]) -> None:
-        """Sends events on as they come; closes their source whatever happens."""
+    async def stream(self, passage: Passage, reply: Reply, events: AsyncIterator[bytes], ended: Ended) -> None:
+        """Sends events on as they come; closes their source whatever happens. `ended` comes before the end mark."""
         try:
             async for chunk in events:
                 if not self.begun:
@@ -251,6 +253,9 @@ class _Exchange:
                     start = {"cache-control": "no-store", "x-accel-buffering": "no", **self.out}
                     raw = wire.raw_headers(start)
                     await self.send({"type": "http.response.start", "status": reply.status, "headers": raw})
+                if _DONE in chunk and not reply.truncated:
+                    passage.outcome, self.done = "ok", True
+                    await ended(passage)
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
             close = getattr(events, "aclose", None)

@@ -11,6 +11,7 @@ from functools import partial
 
 from nacre.errors import ConfigError, UsageError
 from nacre.lifecycle.serve.budgets import budgets_used
+from nacre.lifecycle.serve.cache_opening import open_cache
 from nacre.lifecycle.serve.config import LocalConfig, ServeConfig, StateConfig
 from nacre.lifecycle.serve.contract import Backend, Limits
 from nacre.lifecycle.serve.masked import Mask
@@ -47,7 +48,9 @@ async def assemble(config: ServeConfig, open_local: LocalOpener | None = None, *
         backends = _backends(config, opener, watch, stack)
         prices = PriceList({name: model.price for name, model in config.models.items()})
         mask = Mask.from_section(config.masking, "masking", meters=watch, models=config.names)
-        parts = Parts(keys, ledger, limits, watch, prices, cover=mask, services=(watch,), wrap=watch.traces.wrap)
+        answers = open_cache(config, backends)
+        stack.push_async_callback(answers.close)
+        parts = Parts(keys, ledger, limits, watch, prices, answers, mask, services=(watch,), wrap=watch.traces.wrap)
         return Gateway(config, Table(backends, config.routes), parts, stack.pop_all())
 
 

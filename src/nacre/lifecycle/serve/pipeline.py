@@ -96,6 +96,7 @@ class Passage:
     outcome: Outcome = "failed"
     status: int = 500
     first_token_s: float | None = None
+    is_over: bool = False  # settled and entered
 
     def refused(self, refusal: Refusal) -> None:
         """Notes how it ended: an upstream that fails is told apart from a request that is bad, whoever says so."""
@@ -171,7 +172,8 @@ class Gateway:
         reply = await self.parts.answers.get(call) if self.parts.answers is not None else None
         if reply is None:
             reply = await ask_in_order(call, able, asked)
-            reply = await self._remember(call, reply)
+            if self.parts.answers is not None:
+                await self.parts.answers.put(call, reply)  # a stream is kept once it has ended well
         else:
             reply.cached = True
         passage.reply = reply  # whose usage is settled: restoring changes the text only
@@ -184,33 +186,20 @@ class Gateway:
         money = self.parts.prices.estimate(first.name, read, written, embedding=call.route == "embeddings")
         passage.reservation = await self.parts.limits.reserve(call.caller, read + written, money)
 
-    async def _remember(self, call: Call, reply: Reply) -> Reply:
-        """The reply, kept in the cache once it is whole: a body at once, a stream at its end."""
-        answers = self.parts.answers
-        if answers is None:
-            return reply
-        if reply.events is None:
-            await answers.put(call, reply)
-        return reply
-
     async def end(self, passage: Passage) -> None:
-        """Settles and enters a request, however it ended."""
+        """Settles and enters a request, however it ended; once. Entered even where settling fails."""
+        if passage.is_over:
+            return
+        passage.is_over = True
         seconds = time.monotonic() - passage.began
-        reply, call = passage.reply, passage.call
         money, tokens = self._bill(passage, seconds)
-        if passage.reservation is not None:
-            await passage.reservation.settle(tokens, money)
-        usage = reply.usage if reply is not None else Usage()
-        ours = [one for one in usage.ours or () if one is not None]
-        entry = Entry(
-            passage.id, passage.at, passage.caller.id if passage.caller else "", call.route if call else passage.route,
-            passage.asked, reply.model if reply else None, passage.outcome, passage.status,
-            usage.prompt, usage.completion, usage.counted_by, sum(ours) if ours else None, money, seconds,
-            passage.first_token_s, reply.cached if reply else False,
-            passage.covered.found if passage.covered is not None else 0,
-        )  # fmt: skip
-        self.parts.ledger.enter(entry)
-        self.parts.meters.ended(entry)
+        try:
+            if passage.reservation is not None:
+                await passage.reservation.settle(tokens, money)
+        finally:
+            entry = entry_of(passage, money, seconds)
+            self.parts.ledger.enter(entry)
+            self.parts.meters.ended(entry)
 
     def _bill(self, passage: Passage, seconds: float) -> tuple[float | None, int | None]:
         """Money and tokens of a passage: nothing where no answer was begun or the cache answered, else what it used.
@@ -248,6 +237,20 @@ class Gateway:
         """Closes every model and every part, in the opposite order of their making."""
         self.started = False
         await self._closing.aclose()
+
+
+def entry_of(passage: Passage, money: float | None, seconds: float) -> Entry:
+    """The line of the ledger for a request that has ended."""
+    call, reply = passage.call, passage.reply
+    usage = reply.usage if reply is not None else Usage()
+    ours = [one for one in usage.ours or () if one is not None]
+    return Entry(
+        passage.id, passage.at, passage.caller.id if passage.caller else "", call.route if call else passage.route,
+        passage.asked, reply.model if reply else None, passage.outcome, passage.status,
+        usage.prompt, usage.completion, usage.counted_by, sum(ours) if ours else None, money, seconds,
+        passage.first_token_s, reply.cached if reply else False,
+        passage.covered.found if passage.covered is not None else 0,
+    )  # fmt: skip
 
 
 def check_fields(route: Route, body: dict[str, object]) -> None:

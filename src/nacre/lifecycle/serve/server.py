@@ -26,6 +26,7 @@ from nacre.lifecycle.serve.contract import ASGI, Refusal
 from nacre.lifecycle.serve.pipeline import Gateway
 
 _log = logging.getLogger(__name__)
+_LINGER_S = 1.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -35,6 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: TimerHandle | None = None
     _in_headers = False
     _bytes = 0
+    _fed = 0
     _n_headers = 0
     _over = False
 
@@ -56,12 +58,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if idle and self._timer is None:
             self._watch_headers()
         super().data_received(data)
-        if self._in_headers and not self._over:
-            self._count(0)
+        if self._in_headers:  # the parser holds back what is not whole: it counts by what was fed
+            self._fed += len(data)
+            if self._fed > self.bounds.header_bytes:
+                self._refuse_headers()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_headers, self._bytes, self._n_headers = True, 0, 0
+        self._in_headers, self._bytes, self._fed, self._n_headers = True, 0, 0, 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -93,7 +97,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count(self, more: int) -> None:
         self._bytes += more
-        if self._over or (self._bytes <= self.bounds.header_bytes and self._n_headers <= self.bounds.headers):
+        if self._bytes > self.bounds.header_bytes or self._n_headers > self.bounds.headers:
+            self._refuse_headers()
+
+    def _refuse_headers(self) -> None:
+        if self._over:
             return
         limit = f"{self.bounds.header_bytes:,} bytes or {self.bounds.headers} headers"
         self._refuse(431, f"the headers are more than {limit}: send fewer", "headers_too_large")
@@ -114,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Says why, and closes; nothing more of this connection is read."""
+        """Says why, and closes a moment later: at once, what the client still sends would wipe the answer out."""
         self._over = True
         self._unwatch_headers()
         if self.transport.is_closing():
@@ -122,7 +130,9 @@ class BoundedProtocol(HttpToolsProtocol):
         body = orjson.dumps(Refusal(status, message, code=code).body())
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
 
 class Server(uvicorn.Server):
