@@ -75,11 +75,12 @@ def run(args: Namespace) -> int:
 
 def _run(store: KeyStore, args: Namespace) -> int:
     if args.action == "list":
-        return _list(store.list(), as_json=args.json)
+        return _list(store.list(), store.where, as_json=args.json)
     if args.action == "revoke":
         return _say_revoked(store.revoke(args.name), as_json=args.json)
     if args.action == "rotate":
-        return _say(store.rotate(args.name, grace_s=span_s(args.grace) if args.grace else 0.0), as_json=args.json)
+        issued = store.rotate(args.name, grace_s=span_s(args.grace) if args.grace else 0.0)
+        return _say(issued, store.where, as_json=args.json)
     issued = store.create(
         args.name,
         models=tuple(name.strip() for name in (args.models or "*").split(",")),
@@ -87,7 +88,7 @@ def _run(store: KeyStore, args: Namespace) -> int:
         expires_at=moment(args.expires, future=True) if args.expires else None,
         is_admin=args.admin,
     )
-    return _say(issued, as_json=args.json)
+    return _say(issued, store.where, as_json=args.json)
 
 
 def span_s(text: str) -> float:
@@ -131,13 +132,14 @@ def _allowance(args: Namespace) -> Allowance:
     return Allowance(**{name: getattr(args, name) for name in _LIMITS}, per=args.per or "life")
 
 
-def _say(issued: Issued, *, as_json: bool) -> int:
+def _say(issued: Issued, where: str, *, as_json: bool) -> int:
     """The secret alone on stdout, so that it can be piped; about it on stderr."""
     if as_json:
         print(json.dumps({**issued.key.plain(time.time()), "secret": issued.secret}, ensure_ascii=False, indent=2))
         return 0
     print(issued.secret)
-    print(f"key {issued.key.caller.id} ({issued.key.caller.name}): this is shown once, keep it", file=sys.stderr)
+    caller = issued.key.caller
+    print(f"key {caller.id} ({caller.name}), in {where}: this is shown once, keep it", file=sys.stderr)
     return 0
 
 
@@ -149,13 +151,13 @@ def _say_revoked(key: Key, *, as_json: bool) -> int:
     return 0
 
 
-def _list(keys: list[Key], *, as_json: bool) -> int:
+def _list(keys: list[Key], where: str, *, as_json: bool) -> int:
     now = time.time()
     if as_json:
         print(json.dumps({"keys": [key.plain(now) for key in keys]}, ensure_ascii=False, indent=2))
         return 0
     if not keys:
-        print("no keys: nacre serve keys create NAME", file=sys.stderr)
+        print(f"no keys in {where}: nacre serve keys create NAME", file=sys.stderr)
         return 0
     rows = [
         [

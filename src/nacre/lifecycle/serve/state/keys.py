@@ -113,6 +113,11 @@ class KeyStore:
             self._watcher = threading.Thread(target=self._watch, name="nacre-keys", daemon=True)
             self._watcher.start()
 
+    @property
+    def where(self) -> str:
+        """The database, without a password."""
+        return self._writing.name
+
     def find(self, secret: str) -> Caller | None:
         """The caller whose secret this is, or None. Revoked and expired ones raise Refusal (401)."""
         digest = digest_of(secret)
