@@ -6,6 +6,7 @@ client's address or any text of a request.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import time
@@ -135,6 +136,7 @@ def _of_the_process() -> list[Family]:
         Reading("process_start_time_seconds", "Start of the process, Unix time.", lambda: began),
         Reading("process_cpu_seconds_total", "Processor time used.", time.process_time, "counter"),
         Reading("process_resident_memory_bytes", "Memory held.", _resident),
+        Reading("nacre_tasks", "Tasks of the event loop.", _tasks),
         Reading("process_open_fds", "Open file handles.", _handles),
     ]
 
@@ -143,6 +145,13 @@ def _resident() -> float | None:
     try:
         return int((_PROC / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no /proc on this system: the value is left out
+        return None
+
+
+def _tasks() -> float | None:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # asked from outside of the event loop
         return None
 
 
