@@ -171,7 +171,7 @@ def _body(model: Model) -> Model:
 
 
 def judged(case: Case, made: Mapping[str, Path], top: Path, options: AuditOptions) -> tuple[dict[str, Any], Pair]:
-    """A row, and the pair with the strongest evidence."""
+    """A row, and the pair that it tells of: the strongest, or one with a share where references make up a merge."""
     folder = top / "subject"
     drift = written(case, made, folder)
     references = []
@@ -183,18 +183,17 @@ def judged(case: Case, made: Mapping[str, Path], top: Path, options: AuditOption
     began = time.perf_counter()
     pairs = audit(folder, references, options)
     seconds = time.perf_counter() - began
-    weights = pairs[0].stages["weights"]
-    right = pairs[0].verdict in case.verdicts and (
-        pairs[0].verdict == "IDENTICAL" or weights.kind in (case.kinds or (None,))
-    )
+    told = next((one for one in pairs if one.stages["weights"].share is not None), pairs[0])
+    weights = told.stages["weights"]
+    right = told.verdict in case.verdicts and (told.verdict == "IDENTICAL" or weights.kind in (case.kinds or (None,)))
     row = {
         "case": case.name, "note": case.note, "drift": "" if drift is None else f"{drift:.1e}",
         "expected": " or ".join(case.verdicts) + (f" ({' or '.join(case.kinds)})" if case.kinds else ""),
-        "verdict": pairs[0].verdict, "kind": weights.kind or "", "right": right,
+        "verdict": told.verdict, "kind": weights.kind or "", "right": right,
         "p_value": "" if weights.p_value is None else f"{weights.p_value:.2g}", "tier": weights.tier or "",
         "seconds": round(seconds, 2), "told": str(weights.text)[:200],
     }  # fmt: skip
-    return row, pairs[0]
+    return row, told
 
 
 def details(pair: Pair) -> dict[str, Any]:

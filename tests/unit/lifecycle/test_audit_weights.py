@@ -12,7 +12,7 @@ from audit_models import Arrays, ArraySource, Trainer, canonical_arrays, side_of
 from nacre.kernel.model import Kernel
 from nacre.lifecycle.audit.attacks.catalogue import ATTACKS
 from nacre.lifecycle.audit.attacks.model import Model
-from nacre.lifecycle.audit.calibration import Calibration
+from nacre.lifecycle.audit.calibration import Calibration, shipped
 from nacre.lifecycle.audit.verdict import StageVerdict
 from nacre.lifecycle.audit.weights.policy import Options, decide
 
@@ -206,7 +206,7 @@ def test_many_references_raise_the_p_value(family: dict[str, Kernel]) -> None:
     assert (one.verdict, one.tier) == ("DERIVED", "calibrated")
     assert (many.verdict, many.tier) == ("DERIVED", "extrapolated")
     assert many.p_value is not None
-    assert many.p_value >= 50 * 1e-6
+    assert many.p_value >= 50 * 1e-5
 
 
 def test_a_bank_without_a_tail_leaves_many_references_open(family: dict[str, Kernel]) -> None:
@@ -267,3 +267,25 @@ def test_experts_made_of_one_feed_forward_are_found(family: dict[str, Kernel]) -
                 child[layer, f"{role}.{expert}"] = (parent[layer, role] + noise).astype(np.float32)
     found = judged(child, parent)
     assert (found.verdict, found.kind) == ("DERIVED", "upcycled")
+
+
+def test_the_shipped_table_can_decide_at_the_level_of_the_audit() -> None:
+    """By the least rank, corrected for the tests, or where a test has too few pairs for that by its tail."""
+    table, share = shipped(), (1 - 2 * 0.01) / 2
+    for test in ("invariant", "body"):
+        far = 2 * table.nulls[test][-1]
+        rank, tier = table.p_value(test, far)
+        tail = table.tail(test, far)
+        assert tier == "calibrated"
+        assert rank is not None
+        assert tail is not None
+        assert min(rank, 10 * tail) / share <= Options().alpha
+    assert table.caught() is not None
+
+
+def test_a_stack_in_another_basis_under_another_embedding_is_found_by_its_own_axes(family: dict[str, Kernel]) -> None:
+    model = Model.of(family["parent"])
+    turned = ATTACKS["rotate-hidden"].apply(ATTACKS["new-embedding"].apply(model, 3), 4)
+    found = judged(canonical_arrays(turned.kernel()), canonical_arrays(family["parent"]), calibration=shipped())
+    assert (found.verdict, found.kind, found.tier) == ("DERIVED", "re-embedded", "extrapolated")
+    assert next(one for one in found.evidence if one.test == "invariant").value < 4  # type: ignore[operator]

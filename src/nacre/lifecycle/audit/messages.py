@@ -156,6 +156,8 @@ _WEIGHTS: Mapping[str, str] = {
     "the rotation between the two was not computed": "未计算两者之间的旋转",
     "the feed-forward layers are the reference's, attention is another function":
         "前馈层与参照相同，注意力则是另一函数",
+    "the layers are the reference's, seen in their own axes; the embedding is not":
+        "就各层自身的坐标轴而言，各层与参照相同；词嵌入则不同",
     "their matrices are too far apart": "矩阵相差过大",
     "{n} of {all} matrices were trained on, by {relative:.1%} of their size":
         "{all} 个矩阵中有 {n} 个经过训练，变动幅度为其大小的 {relative:.1%}",

@@ -28,6 +28,7 @@ from nacre.lifecycle.audit.weights.tokens import shared_tokens
 STAGE = "weights"
 _CONTROL_LAYERS, _CONTROL_SEEDS = 4, 2
 _EXACT_SHARE = 0.01  # of the error allowed that each exact test gets
+_TAIL_DOUBT = 10  # times larger than it looks a p-value off the bank's tail is taken to be
 _SCREEN = 0.3  # trace from which the polar screen calls for a second look
 
 
@@ -151,14 +152,19 @@ def _probes(a: Side, b: Side, options: Options) -> list[Evidence]:
 def _corrected(found: Sequence[Evidence], options: Options) -> tuple[float, Evidence | None]:
     """The smallest p of the tests that may decide, corrected for them and for all references.
 
-    Among so many references that a rank in the bank cannot decide, a statistic above all of the bank's may by its tail:
-    the verdict's tier says so.
+    Where no rank in the bank could decide (among many references, or for a test with few pairs), a statistic above all
+    of the bank's may by its tail: the verdict's tier says so.
     """
     corrected, best = _least(found, options)
-    if corrected <= options.alpha or options.references == 1:
+    if corrected <= options.alpha:
         return corrected, best
-    tails = [replace(one, p_value=p, tier="extrapolated") if (p := one.detail.get("tail_p")) else one for one in found]
+    tails = [_by_tail(one) for one in found]
     return min((corrected, best), _least(tails, options), key=lambda one: one[0])
+
+
+def _by_tail(one: Evidence) -> Evidence:
+    p = one.detail.get("tail_p")
+    return replace(one, p_value=min(1.0, _TAIL_DOUBT * p), tier="extrapolated") if p else one
 
 
 def _least(found: Sequence[Evidence], options: Options) -> tuple[float, Evidence | None]:
@@ -233,12 +239,18 @@ def _related(
     notes: tuple[str, ...],
 ) -> StageVerdict:
     corrected, best = decision
-    subject, reference = _settled(subject, reference)
-    tried = [_held(one, reference, found, options) for one in _labellings(subject)]
-    subject, over, measured, same_attention = max(tried, key=_likeness)
-    told = _parts_only(found[0])
-    if over:
-        told = tell(reference, subject, over, measured, Context(found[0].detail, same_attention))
+    over, measured = None, list[MatrixDelta]()
+    if best is not None and best.test == body.TEST:
+        told = Finding(
+            "re-embedded", "the layers are the reference's, seen in their own axes; the embedding is not", {}
+        )
+    else:
+        subject, reference = _settled(subject, reference)
+        tried = [_held(one, reference, found, options) for one in _labellings(subject)]
+        subject, over, measured, same_attention = max(tried, key=_likeness)
+        told = _parts_only(found[0])
+        if over:
+            told = tell(reference, subject, over, measured, Context(found[0].detail, same_attention))
     detail = {
         "numbers": dict(told.numbers),
         "layers": [{"reference": i, "subject": j} for i, j in over.layers] if over else [],
