@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -31,6 +31,7 @@ _ABOUT = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key",
 # Requests that do something besides answering, or whose answer is of today.
 _EFFECTS = ("store", "web_search_options", "background")
 Identify = Callable[[str], str | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class AnswerCache:
             return None
         kept = await self._find(key)
         if kept is not None:
+            self._keys.pop(call.id, None)
             self.counts.hits += 1
             return _replayed(kept, "hit")
         if self._semantic is not None:
@@ -209,7 +211,7 @@ def _control(call: Call) -> str:
     return call.headers.get("cache-control", "").lower()
 
 
-async def _off_loop(size: int, work: Callable[[], Any]) -> Any:
+async def _off_loop(size: int, work: Callable[[], T]) -> T:
     """The result of `work`, in a thread where it reads much."""
     return work() if size <= _LARGE else await asyncio.to_thread(work)
 

@@ -28,7 +28,8 @@ _HAN_DECIDING_WORDS = (
 _HAN_DECIDING = frozenset(_HAN_NUMBERS + _HAN_DECIDING_WORDS)
 _SIGNS = frozenset("%<>=+-*/$€£¥")
 _NEGATED = re.compile(r"(?:un|dis|non|in|im|ir)[a-z]{4,}")
-_CODE = re.compile(r"\b(?:[A-Z]{2,}[A-Z0-9]*|[A-Za-z]*\d[\w.-]*|[A-Z][a-z]+)\b")
+# No \b: there is none between a digit and a Han character.
+_CODE = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z]{2,}[A-Z0-9]*|[A-Za-z]*\d[A-Za-z0-9.-]*|[A-Z][a-z]+)(?![A-Za-z0-9])")
 
 
 def may_be_same(first: str, second: str) -> bool:
