@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nacre.cli.main import VERBS
+from nacre.cli.main import OBJECTS, VERBS
 from nacre.cli.parser import VerbParser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md", "docs/audit.md"]
+PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md", "docs/audit.md", "docs/serve.md"]
 
 
 def shown_commands() -> list[tuple[str, str]]:
@@ -29,7 +29,10 @@ def shown_commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), shown_commands())
 def test_every_shown_command_is_one_that_exists(page: str, line: str) -> None:
     verb, *arguments = shlex.split(line.removeprefix("nacre "))
-    module = import_module(VERBS[verb][0])
+    name = VERBS[verb][0]
+    if arguments and (verb, arguments[0]) in OBJECTS:
+        name = OBJECTS[verb, arguments.pop(0)]
+    module = import_module(name)
     parser = VerbParser(verb, module.HELP)
     module.add_arguments(parser)
     args = parser.parse_args(arguments)

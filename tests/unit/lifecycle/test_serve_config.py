@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def test_a_good_file() -> None:
     assert config.models["gpt-4.1"].price.output_per_million == 8.0
     assert config.listen == Listen("127.0.0.1", 9000)
     assert "EXAMPLE_KEY" in repr(config)
+
+
+def test_the_file_in_the_documentation_is_good() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert [parse(one, "serve.md").names for one in blocks] == [("mini", "desk", "spare", "smart")]
 
 
 WRONG = [
