@@ -53,10 +53,38 @@ def _filled(template: str, draw: random.Random) -> Sentence:
     return Sentence(text + template[done:].replace("{{", "{").replace("}}", "}"), frozenset(spans))
 
 
+NATURAL = {
+    "zh": ("cls-zh-takeaway-reviews", "sft-zh-medical-qa", "qa-zh-cmrc2018", "ner-zh-resume"),
+    "en": ("qa-en-squad2", "cls-en-banking77", "math-en-gsm8k"),
+}
+
+
+def natural(language: str) -> list[Sentence]:
+    """Texts that nobody labelled and that hold next to nothing: whatever is found is printed, to be looked at."""
+    found = []
+    for name in NATURAL[language]:
+        with gzip.open(_home() / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
+            found += [Sentence(one, frozenset()) for line in file for one in _strings(json.loads(line))]
+    return found
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        yield "".join(value)
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def _home() -> Path:
+    return Path(os.environ.get("NACRE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+
+
 def english(split: str) -> list[Sentence]:
     """A split of pii-en-synthetic; its other types are left out."""
-    home = Path(os.environ.get("NACRE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
-    return list(_read(home / "pii-en-synthetic" / f"{split}.jsonl.gz"))
+    return list(_read(_home() / "pii-en-synthetic" / f"{split}.jsonl.gz"))
 
 
 def _read(path: Path) -> Iterator[Sentence]:

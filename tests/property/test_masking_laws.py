@@ -1,4 +1,4 @@
-"""Laws of masking on any text: it comes back whole, findings stand apart, streams equal whole texts, work is bounded."""
+"""Laws of masking on any text: it comes back whole, findings stand apart, streams equal whole texts, bounded work."""
 
 from __future__ import annotations
 
@@ -73,6 +73,16 @@ def test_hostile_repetition_costs_in_proportion_to_its_length(piece: str) -> Non
         find(text)
         spent.append(time.process_time() - began)
     assert spent[1] < 30 * max(spent[0], 0.02)
+
+
+@pytest.mark.parametrize(
+    ("one", "many"), [("a", "token"), ("sk-", "a"), ("://", "a:"), ("1", "a@b"), ("-----BEGIN", "A")]
+)
+def test_a_long_run_beside_a_mark_costs_in_proportion(one: str, many: str) -> None:
+    began = time.process_time()
+    for text in (one + many * 20_000, one * 20_000 + many, many + one * 20_000):
+        find(text)
+    assert time.process_time() - began < 10
 
 
 @settings(max_examples=10, deadline=None)

@@ -30,25 +30,10 @@ _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("eyJ", r"[0-9A-Za-z_-]{8,4096}+\.eyJ[0-9A-Za-z_-]{4,8192}+\.[0-9A-Za-z_-]{8,2048}+"),
     )
 )
-_WORDS = (
-    "key",
-    "token",
-    "secret",
-    "passw",
-    "pwd",
-    "KEY",
-    "TOKEN",
-    "SECRET",
-    "PASSW",
-    "Key",
-    "Token",
-    "Secret",
-    "密钥",
-    "密码",
-)
+_WORDS = ("key", "oken", "ecret", "assw", "pwd", "earer", "KEY", "TOKEN", "SECRET", "PASSW", "Key", "密钥", "密码")
 _ASSIGNED = re.compile(
-    r"(?:api[_-]?key|access[_-]?key(?:[_-]?(?:id|secret))?|secret(?:[_-]?access)?[_-]?key|client[_-]?secret|[a-z]*token|secret"
-    r"|passw(?:or)?d|pwd|密钥|密码)[\"']?\s{0,2}(?:[=:]|是|为)\s{0,2}[\"']?"
+    r"(?:(?:api[_-]?key|access[_-]?key(?:[_-]?(?:id|secret))?|secret(?:[_-]?access)?[_-]?key|client[_-]?secret|token|secret"
+    r"|passw(?:or)?d|pwd|密钥|密码)[\"']?\s{0,2}(?:[=:]|是|为)\s{0,2}[\"']?|bearer\s{1,2})"
     r"((?=[^0-9\s]{0,40}[0-9])(?=[^A-Za-z\s]{0,40}[A-Za-z])[A-Za-z0-9_\-+/.~!#$%^*]{16,512}+={0,2})",
     re.IGNORECASE,
 )

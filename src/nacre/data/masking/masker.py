@@ -28,7 +28,6 @@ class Masker:
         self._numbers: Counter[str] = Counter()
         self._placeholders: dict[tuple[str, str], str] = {}
         self._values: dict[str, str] = {}
-        self._literal: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.blocked: Counter[str] = Counter()
 
@@ -42,9 +41,8 @@ class Masker:
         found = find(text, self._kinds, model=self._model)
         spans = [(one.start, one.end, KINDS[one.kind].label) for one in found]
         if "[" in text:
-            literal = list(PLACEHOLDER.finditer(text))
-            self._literal.update(match[0] for match in literal)
-            spans = _merged(spans, [(*match.span(), match[0][1:].rpartition("_")[0]) for match in literal])
+            literal = [(*one.span(), one[0][1:].rpartition("_")[0]) for one in PLACEHOLDER.finditer(text)]
+            spans = _merged(spans, literal)
         for one in found:
             (self.blocked if one.kind in self._refused else self.counts)[one.kind] += 1
         pieces, done = [], 0
@@ -72,11 +70,8 @@ class Masker:
         known = self._placeholders.get((label, value))
         if known is not None:
             return known
-        while True:
-            self._numbers[label] += 1
-            placeholder = f"[{label}_{self._numbers[label]}]"
-            if placeholder not in self._literal:
-                break
+        self._numbers[label] += 1
+        placeholder = f"[{label}_{self._numbers[label]}]"
         self._placeholders[label, value] = placeholder
         self._values[placeholder] = value
         return placeholder

@@ -33,7 +33,7 @@ _IBAN = re.compile(r"[0-9]{2}(?<=[A-Za-z]{2}[0-9]{2})(?<![0-9A-Za-z_][A-Za-z]{2}
 _IBAN_BODY = re.compile(r"(?:[ -]?[0-9A-Za-z]){11,30}+")
 _PROVINCE = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 _PLATE = re.compile(
-    rf"[{_PROVINCE}][A-HJ-NP-Za-hj-np-z][ ·•・.-]?(?:(?=(?:[A-Za-z]?[0-9]){{3}}|[0-9]*[A-Za-z][0-9]*[A-Za-z]?[0-9])"
+    rf"[{_PROVINCE}] ?[A-HJ-NP-Za-hj-np-z][ ·•・.-]?(?:(?=(?:[A-Za-z]?[0-9]){{3}}|[0-9]*[A-Za-z][0-9]*[A-Za-z]?[0-9])"
     r"[0-9A-HJ-NP-Za-hj-np-z]{5}|[0-9A-HJ-NP-Za-hj-np-z]{4}[挂学警港澳]"
     r"|[A-HJKa-hjk][0-9A-HJ-NP-Za-hj-np-z][0-9]{4}|[0-9]{5}[A-HJKa-hjk])(?![0-9A-Za-z_])"
     r"|[使领][0-9]{6}(?![0-9A-Za-z_])|[0-9]{6}[使领]"
