@@ -7,7 +7,7 @@ Every replica is a whole gateway, so keys, ledger and limits must be shared: Pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from nacre.errors import ConfigError, MissingDependency
 from nacre.lazy import require
 from nacre.lifecycle.serve.app import Application
 from nacre.lifecycle.serve.assemble import assemble
-from nacre.lifecycle.serve.config import LocalConfig, load
-from nacre.lifecycle.serve.contract import ASGI, Backend, Receive, Scope, Send
+from nacre.lifecycle.serve.config import load
+from nacre.lifecycle.serve.contract import ASGI, Receive, Scope, Send
 from nacre.recipe.config import build as build_config
 
 ON_GOING = 16  # requests per replica, waiting or under way, that the autoscaler aims at
@@ -38,17 +38,16 @@ class RaySettings:
 
 class Lifespan:
     """The gateway as an ASGI application that assembles itself when its server starts: a replica is made elsewhere
-    than it runs. `open_local` makes the backends of local models; without it a config that names one does not start."""
+    than it runs. Raises NacreError at start for what the config names and the replica's machine lacks."""
 
-    def __init__(self, config: str, open_local: Callable[[str, LocalConfig], Backend] | None = None) -> None:
-        self._config, self._open_local = config, open_local or _no_local
+    def __init__(self, config: str) -> None:
+        self._config = config
         self._inner: ASGI | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._inner is None:
-            config = load(Path(self._config))
-            gateway = await assemble(config, self._open_local)
-            self._inner = Application(gateway)
+            gateway = await assemble(load(Path(self._config)))
+            self._inner = gateway.parts.wrap(Application(gateway))
         await self._inner(scope, receive, send)
 
 
@@ -91,11 +90,6 @@ def _numbers(arguments: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError:
                 raise ConfigError(f"ray: {name} is {found[name]!r}", remedy=f"give a number: {name}=2") from None
     return found
-
-
-def _no_local(name: str, local: LocalConfig) -> Backend:
-    raise ConfigError(f"models.{name}.local: Ray replicas of this module serve upstreams only",
-                      remedy="serve it with `nacre serve`, and name that address as an upstream")  # fmt: skip
 
 
 def _ray_serve() -> Any:
