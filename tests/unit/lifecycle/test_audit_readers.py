@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import gguf
@@ -18,6 +19,7 @@ from nacre.lifecycle.audit.readers import safetensors, strict_json
 from nacre.lifecycle.audit.readers.digest import digest_tensors, hash_tensor, hash_tensors
 from nacre.lifecycle.audit.readers.dtypes import eight_bit_values
 from nacre.lifecycle.audit.readers.files import CHUNK, shown
+from nacre.lifecycle.audit.readers.gguf import read_header
 from nacre.lifecycle.audit.tensors import TensorSource
 
 
@@ -228,12 +230,23 @@ HOSTILE_GGUF = {
 }
 
 
+# The metadata before them is sound: they cost the weights, and the kernel and the tokenizer are told all the same.
+COSTS_THE_WEIGHTS = ("a name twice", "values cut")
+
+
 @pytest.mark.parametrize("kind", HOSTILE_GGUF)
 def test_a_hostile_gguf_file_is_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
     data, reason = HOSTILE_GGUF[kind]
     (tmp_path / "m.gguf").write_bytes(data)
     with pytest.raises(CheckpointError, match=reason):
-        open_subject(tmp_path / "m.gguf")
+        read_header(tmp_path / "m.gguf")
+    if kind in COSTS_THE_WEIGHTS:
+        opened = open_subject(tmp_path / "m.gguf")
+        assert opened.tensors is None
+        assert re.search(reason, opened.missing["weights"])
+    else:
+        with pytest.raises(CheckpointError, match=reason):
+            open_subject(tmp_path / "m.gguf")
 
 
 def test_gguf_tensors_that_share_bytes_or_lie_askew_are_refused(tmp_path: Path) -> None:
@@ -242,8 +255,9 @@ def test_gguf_tensors_that_share_bytes_or_lie_askew_are_refused(tmp_path: Path) 
     at = good.index(b"\1\0\0\0\0\0\0\0b") + 9 + 4 + 8 + 4  # the offset of b
     for offset, reason in ((0, "share bytes"), (33, "alignment"), (1 << 40, "does not fit")):
         path.write_bytes(good[:at] + offset.to_bytes(8, "little") + good[at + 8 :])
-        with pytest.raises(CheckpointError, match=reason):
-            open_subject(path)
+        opened = open_subject(path)
+        assert opened.tensors is None
+        assert reason in opened.missing["weights"]
 
 
 # ---- digests
