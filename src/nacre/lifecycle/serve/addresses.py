@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -59,6 +60,7 @@ def check_upstream(address: str, allow_private: bool, where: str) -> Iterator[Pr
         )  # fmt: skip
 
 
+@lru_cache(1024)
 def literal_of(host: str) -> IPv4Address | IPv6Address | None:
     """The address that a host is itself, in any spelling that a resolver takes (`127.1`, `0x7f.1`); None for a name."""
     try:
@@ -92,6 +94,7 @@ def is_allowed_private(address: IPv4Address | IPv6Address) -> bool:
     return not (one.is_multicast or one.is_unspecified or one.is_reserved)
 
 
+@lru_cache(1024)
 def is_loopback_host(host: str) -> bool:
     """Whether a host is this machine by its very spelling: a loopback literal, or `localhost`."""
     literal = literal_of(host.strip("[]"))

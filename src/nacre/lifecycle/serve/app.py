@@ -11,9 +11,8 @@ from typing import Any
 
 from nacre.errors import NacreError
 from nacre.lifecycle.serve import errors, wire
-from nacre.lifecycle.serve.contract import ASGI, ROUTES, Caller, Receive, Refusal, Reply, Scope, Send
+from nacre.lifecycle.serve.contract import ASGI, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.openapi import document
-from nacre.lifecycle.serve.origins import refuse_foreign
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
 from nacre.lifecycle.serve.wire import ClientLeft
 
@@ -127,7 +126,7 @@ class Application:
         gateway, bounds, scope = self.gateway, self.gateway.config.bounds, exchange.scope
         if scope["method"] != "POST":
             raise errors.wrong_method(scope["path"], scope["method"], "POST")
-        passage.caller = caller = self._admit(exchange)  # before a stranger's body is read
+        passage.caller = caller = self.gateway.admit(exchange.headers)  # before a stranger's body is read
         raw = await wire.read_body(exchange.receive, exchange.headers, bounds.body_bytes, bounds.body_s)
         call = gateway.read(passage, ROUTES[scope["path"]], caller, raw, exchange.headers)
         async with asyncio.timeout(max(0.0, call.deadline - time.monotonic()) + 1.0), exchange.watching():
@@ -146,12 +145,6 @@ class Application:
         await exchange.stream(passage, reply, reply.events, self._ended)
         source = passage.reply or reply  # restoring copies a reply; its source says how the stream ended
         passage.outcome = "cut_short" if source.truncated else "ok"
-
-    def _admit(self, exchange: _Exchange) -> Caller:
-        """Whoever asks; raises Refusal for a request without a key, and for another page where none is asked for."""
-        if not self.gateway.wants_key:
-            refuse_foreign(exchange.headers)
-        return self.gateway.admit(exchange.headers)
 
     # --- what only reads
 
@@ -185,7 +178,7 @@ class Application:
         await exchange.json(200 if ready else 503, said)
 
     async def _metrics(self, exchange: _Exchange) -> None:
-        if not self._admit(exchange).is_admin and self.gateway.wants_key:
+        if not self.gateway.admit(exchange.headers).is_admin and self.gateway.wants_key:
             raise errors.not_admin()
         body = self.gateway.parts.meters.render().encode()
         out = {**exchange.out, "content-type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -194,7 +187,7 @@ class Application:
     async def _models(self, name: str, exchange: _Exchange) -> None:
         """The models that this key may ask for; or one of them."""
         gateway = self.gateway
-        visible = gateway.table.visible(self._admit(exchange))
+        visible = gateway.table.visible(self.gateway.admit(exchange.headers))
         if name and name not in visible:
             raise errors.no_model(name, visible)
         listed = [

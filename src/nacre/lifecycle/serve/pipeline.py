@@ -33,6 +33,7 @@ from nacre.lifecycle.serve.contract import (
     Usage,
 )  # fmt: skip
 from nacre.lifecycle.serve.health import Health
+from nacre.lifecycle.serve.origins import refuse_foreign
 from nacre.lifecycle.serve.routing import Table, ask_in_order, estimate, may_pass_on
 from nacre.lifecycle.serve.state.pricing import PriceList
 from nacre.lifecycle.serve.upstream_errors import UpstreamRefusal
@@ -124,8 +125,9 @@ class Gateway:
         return bool(self.parts.keys) or not self.config.listen.is_loopback if required is None else required
 
     def admit(self, headers: dict[str, str]) -> Caller:
-        """Whoever asks; raises Refusal (401)."""
+        """Whoever asks; raises Refusal: 401 without a good key, 403 for another page where none is asked for."""
         if not self.wants_key:
+            refuse_foreign(headers)
             return ANYONE
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         secret = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
