@@ -77,6 +77,8 @@ class Slots:
         seed = secrets.randbits(30) if how.seed is None else how.seed
         config = generation_config(how, seed)
         self._running.check(Asked(0, ids, config))
+        if self._task is None:
+            raise closing(self.name)
         self._refuse_when_full()  # others came while the prompt was cut into tokens
         self._numbers += 1
         writing = Writing()

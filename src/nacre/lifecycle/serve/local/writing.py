@@ -23,10 +23,11 @@ class Writing:
 
     def __init__(self) -> None:
         self._said: asyncio.Queue[str | Generation | Refusal] = asyncio.Queue()
-        self.left = self.ended = False
+        self.left = self.begun = self.ended = False
 
     def say(self, what: str | Generation | Refusal) -> None:
         """Adds a piece, or the end. From the event loop."""
+        self.begun = True
         if not self.left:
             self._said.put_nowait(what)
 
@@ -146,10 +147,11 @@ class Rounds:
         except _NobodyListens:
             return
         except InputError as error:
-            if len(batch) == 1:
-                batch[0].writing.say(refusal_of(error, self.name))
-            else:
-                for seat in batch:
+            begun = [seat for seat in batch if seat.writing.begun or len(batch) == 1]
+            for seat in begun:  # what was said cannot be said again
+                seat.writing.say(refusal_of(error, self.name))
+            for seat in batch:
+                if seat not in begun:
                     await self._answer([seat])
             return
         except Exception as error:  # noqa: BLE001 - the outermost frame of a model: every waiting client is told
