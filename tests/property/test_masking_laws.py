@@ -76,7 +76,15 @@ def test_hostile_repetition_costs_in_proportion_to_its_length(piece: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("one", "many"), [("a", "token"), ("sk-", "a"), ("://", "a:"), ("1", "a@b"), ("-----BEGIN", "A")]
+    ("one", "many"),
+    [
+        ("a", "token"),
+        ("sk-", "a"),
+        ("://", "a:"),
+        ("1", "a@b"),
+        ("-----BEGIN", "A"),
+        ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"),
+    ],
 )
 def test_a_long_run_beside_a_mark_costs_in_proportion(one: str, many: str) -> None:
     began = time.process_time()
