@@ -166,6 +166,17 @@ def test_dead_and_repeated_neurons_of_strangers_are_no_likeness(family: dict[str
     assert found.verdict == "NO_EVIDENCE", found.text
 
 
+def test_layers_without_a_living_neuron_decide_nothing_and_break_nothing(family: dict[str, Kernel]) -> None:
+    models = [canonical_arrays(family[name]) for name in ("stranger", "parent")]
+    for arrays in models:
+        for layer in (1, 2):
+            for role in ("gate", "up", "down", "q", "k", "v", "o"):
+                arrays[layer, role] = np.zeros_like(arrays[layer, role])
+    assert judged(*models).verdict == "NO_EVIDENCE"
+    hollow = {key: np.zeros_like(one) if key[0] is not None else one for key, one in models[0].items()}
+    assert judged(hollow, models[1]).verdict == "NO_EVIDENCE"
+
+
 def test_roles_exchanged_by_mistake_are_settled_before_the_difference(family: dict[str, Kernel]) -> None:
     parent, child = (canonical_arrays(family[name]) for name in ("parent", "child"))
     mistaken = dict(child)

@@ -242,12 +242,15 @@ def test_failover_only_where_declared_and_before_the_first_byte(tmp_path: Path) 
 
 def test_no_failover_once_a_byte_is_out(tmp_path: Path) -> None:
     async def run() -> None:
-        async with raw_upstream([streams(b"data: {}\n\n", end="reset")]) as first, raw_upstream() as second:
-            async with gateway_at(tmp_path, routed(first.url, second.url)) as running:
-                _, headers, got = await running.post(stream=True)
-                assert headers["x-nacre-model"] == "a"
-                assert b'"cut_short"' in got
-                assert not second.heard
+        async with (
+            raw_upstream([streams(b"data: {}\n\n", end="reset")]) as first,
+            raw_upstream() as second,
+            gateway_at(tmp_path, routed(first.url, second.url)) as running,
+        ):
+            _, headers, got = await running.post(stream=True)
+            assert headers["x-nacre-model"] == "a"
+            assert b'"cut_short"' in got
+            assert not second.heard
 
     asyncio.run(run())
 
@@ -256,15 +259,18 @@ def test_a_model_without_the_ability_is_passed_over_in_a_route_and_refused_alone
     tools = [{"type": "function", "function": {"name": "f"}}]
 
     async def run() -> None:
-        async with raw_upstream() as first, raw_upstream() as second:
-            async with gateway_at(tmp_path, routed(first.url, second.url, abilities=("chat",))) as running:
-                assert (await running.post(tools=tools))[1]["x-nacre-failover"] == "a,b"
-                for field, value in (("tools", tools), ("response_format", {"type": "json_object"}), ("stream", True)):
-                    status, _, body = await running.post(model="a", **{field: value})
-                    assert (status, json.loads(body)["error"]["param"]) == (400, field)
-                status, _, body = await running.post("/v1/embeddings", model="a", input="x")
-                assert status == 400
-                assert not first.heard
+        async with (
+            raw_upstream() as first,
+            raw_upstream() as second,
+            gateway_at(tmp_path, routed(first.url, second.url, abilities=("chat",))) as running,
+        ):
+            assert (await running.post(tools=tools))[1]["x-nacre-failover"] == "a,b"
+            for field, value in (("tools", tools), ("response_format", {"type": "json_object"}), ("stream", True)):
+                status, _, body = await running.post(model="a", **{field: value})
+                assert (status, json.loads(body)["error"]["param"]) == (400, field)
+            status, _, body = await running.post("/v1/embeddings", model="a", input="x")
+            assert status == 400
+            assert not first.heard
 
     asyncio.run(run())
 

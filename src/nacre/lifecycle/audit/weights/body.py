@@ -33,7 +33,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         _, first, second, _ = match_answers(_seen(a, i, axes_a), _seen(b, j, axes_b), settings)
         rows.append({"a": i, "b": j, "rho": spearman(first, second), "rows": len(first)})
     rho = float(np.mean([float(row["rho"]) for row in rows]))
-    n = sum(int(row["rows"]) - 1 for row in rows)
+    n = sum(max(0, int(row["rows"]) - 1) for row in rows)
     detail = {"rho": rho, "layers": rows, "n": n}
     text = say("in the stack's own axes gate and up agree on which neurons correspond: rho {rho:.3f}", rho=rho)
     return Evidence(TEST, rho * math.sqrt(min(n, BANK_SIZE)), text=text, detail=detail)

@@ -81,7 +81,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     path = list(spread(tuple(path), settings.layers))
     blocks = [match_layers(a, b, i, j, settings) for i, j in path]
     rho = float(np.mean([one.rho for one in blocks]))
-    n = sum(one.rows - 1 for one in blocks)
+    n = sum(max(0, one.rows - 1) for one in blocks)
     detail = {
         "rho": rho,
         "layers": [{"a": one.layer_a, "b": one.layer_b, "rho": one.rho, "rows": one.rows, "agree": one.agree,
@@ -134,6 +134,8 @@ def _sketched(side: Side, layer: int, settings: Settings, seed: int) -> list[Ans
 
 
 def _nearest_agree(one: Answers, other: Answers) -> float:
+    if not one.first.size or not other.first.size:  # no neuron of a layer is alive
+        return 0.0
     first = np.argmax(one.first.T @ other.first, axis=1)
     second = np.argmax(np.abs(one.second.T @ other.second), axis=1)
     return float(np.mean(first == second))
