@@ -21,6 +21,7 @@ class Policy:
     default: Action = "mask"
     kinds: Mapping[str, Action] = field(default_factory=dict)
     opaque: Literal["allow", "block"] = "allow"
+    _by_action: Mapping[Action, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         chosen(self.kinds)
@@ -31,6 +32,8 @@ class Policy:
                 )
         if self.opaque not in ("allow", "block"):
             raise ConfigError(f"masking of opaque parts: {self.opaque!r} is no action", remedy="allow or block")
+        by_action = {one: frozenset(kind for kind in KINDS if self.action(kind) == one) for one in get_args(Action)}
+        object.__setattr__(self, "_by_action", by_action)  # asked several times for each request
 
     def action(self, kind: str) -> Action:
         """What becomes of this kind."""
@@ -38,4 +41,4 @@ class Policy:
 
     def of(self, action: Action) -> frozenset[str]:
         """The kinds that this action is taken on."""
-        return frozenset(kind for kind in KINDS if self.action(kind) == action)
+        return self._by_action[action]
