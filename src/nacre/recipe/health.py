@@ -47,6 +47,7 @@ LOSSES = {
     "orjson": "no gateway (nacre serve)",
     "psycopg": "no ledger in PostgreSQL",
     "redis": "no limits shared between replicas",
+    "opentelemetry": "no traces of the gateway's requests",
 }
 _DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
