@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import CheckpointError, NacreError, ReferenceNotFound, UsageError, closest
-from nacre.lifecycle.audit.calibration import Calibration
+from nacre.lifecycle.audit.calibration import LEVEL, Calibration
 from nacre.lifecycle.audit.canonical import Canonical
 from nacre.lifecycle.audit.counting import CountingSource
 from nacre.lifecycle.audit.identity import identity
@@ -43,7 +43,7 @@ class AuditOptions:
 
     stages: tuple[str, ...] = TESTED
     alpha: float = 0.01
-    weights_alpha: float = 0.002
+    weights_alpha: float = LEVEL
     seed: int = 0
     language: str = "en"
     base: str | Path | None = None
@@ -94,10 +94,8 @@ def audit(subject: str | Path, references: Sequence[str | Path], options: AuditO
         else:
             pairs.append(pair)
     told = with_mixture(ours, related, options.seed)
-    for pair, (_, theirs) in zip(told, related, strict=True):
-        pair = with_direction(pair, ours, theirs)
-        pairs.append(replace(pair, summary=summarise(pair, options.language)))
-    return sorted(pairs, key=_strength)
+    pairs += [with_direction(pair, ours, theirs) for pair, (_, theirs) in zip(told, related, strict=True)]
+    return [replace(pair, summary=summarise(pair, options.language)) for pair in sorted(pairs, key=_strength)]
 
 
 def check_stages(stages: Sequence[str]) -> None:
@@ -124,8 +122,8 @@ def open_side(ref: str | Path, options: AuditOptions) -> Opened:
 
 
 def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) -> tuple[Pair, Opened | None]:
-    """One pair, and the reference as it was opened. Of several references one that cannot be read is a pair that says
-    so."""
+    """One pair, its summary left open, and the reference as it was opened. Of several references one that cannot be
+    read is a pair that says so."""
     machine.reset_peak_memory()
     began = time.monotonic()
     try:
@@ -161,15 +159,14 @@ def _audited(ours: Opened, name: str | Path, count: int, options: AuditOptions) 
         cost=cost,
         digests={"subject": ours.digest, "reference": theirs.digest},
     )
-    return replace(pair, summary=summarise(pair, options.language)), theirs
+    return pair, theirs
 
 
 def _unread(ours: Opened, name: str | Path, error: NacreError, options: AuditOptions) -> Pair:
     reason = say("{where}: {reason}", where=name, reason=error.message)
     stages = {stage: untestable(stage, reason) for stage in options.stages}
     digests = {"subject": ours.digest, "reference": None}
-    pair = Pair(ours.subject.ref, str(name), stages, "UNTESTABLE", "", control=_control(None), digests=digests)
-    return replace(pair, summary=summarise(pair, options.language))
+    return Pair(ours.subject.ref, str(name), stages, "UNTESTABLE", "", control=_control(None), digests=digests)
 
 
 Stage = Callable[[Opened, Opened, int, AuditOptions], StageVerdict]

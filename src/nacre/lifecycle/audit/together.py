@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nacre.lifecycle.audit.weights.mixture import Known, Mixture
 
 _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
-_SAME_BASIS = -6.0  # log10 of p of the test of neurons' order
 _LOOKED_AT = 4  # matrices that the direction is told from
 
 
@@ -66,10 +65,15 @@ def _in_one_basis(ours: Opened, found: Sequence[tuple[Pair, Opened]]) -> tuple[l
         if _shapes(ours.canonical) != _shapes(theirs.canonical):
             why = "the references' matrices have other shapes"
             continue
-        order = next((one for one in pair.stages["weights"].evidence if one.test == "basis"), None)
-        if order is not None and float(order.detail.get("log10_p", 0.0)) < _SAME_BASIS:
+        if _is_in_one_basis(pair.stages["weights"]):
             places.append(place)
     return places, why if len(places) != 1 else "one reference alone lies in one basis with the subject"
+
+
+def _is_in_one_basis(weights: StageVerdict) -> bool:
+    from nacre.lifecycle.audit.weights import basis
+
+    return any(one.test == basis.TEST and basis.fires(one) for one in weights.evidence)
 
 
 def _shapes(canonical: Canonical) -> dict[Key, tuple[int, ...]]:
@@ -188,9 +192,7 @@ def with_direction(pair: Pair, ours: Opened, theirs: Opened) -> Pair:
 
 def _pairs(ours: Opened, theirs: Opened, weights: StageVerdict) -> Iterator[tuple[Floats, Floats]]:
     """A few matrices of the stack as (reference's, subject's), where both lie in one basis."""
-    order = next((one for one in weights.evidence if one.test == "basis"), None)
-    is_one = order is not None and float(order.detail.get("log10_p", 0.0)) < _SAME_BASIS
-    if not is_one or ours.canonical is None or theirs.canonical is None:
+    if not _is_in_one_basis(weights) or ours.canonical is None or theirs.canonical is None:
         return
     shared = sorted(key for key in _shapes(ours.canonical) if key in _shapes(theirs.canonical) and key[0] is not None)
     for key in shared[:: max(1, len(shared) // _LOOKED_AT)][:_LOOKED_AT]:

@@ -113,9 +113,8 @@ def _by_weights(
     alike: Floats | None = None
     sizes = [side.shape(layer, block.up)[0] for side, (layer, block) in ((a, at_a), (b, at_b))]
     drawn = np.sort(np.random.default_rng([settings.seed, 6]).permutation(min(sizes))[: settings.neurons])
-    chosen = [drawn if size == min(sizes) else np.arange(size) for size in sizes]
-    if sizes[0] == sizes[1]:
-        chosen[1] = np.arange(sizes[1])
+    is_narrower = sizes[1] < sizes[0]  # b, whose drawn neurons are then looked for in all of a's
+    chosen = [np.arange(sizes[0]), drawn] if is_narrower else [drawn, np.arange(sizes[1])]
     for name_a, name_b in zip(at_a[1], at_b[1], strict=True):
         if name_a is None or name_b is None:
             continue
@@ -125,12 +124,11 @@ def _by_weights(
         part = cosine if name_a.startswith("gate") else np.abs(cosine)
         alike = part if alike is None else alike + part
     assert alike is not None
-    if len(chosen[0]) <= len(chosen[1]):
-        mine, theirs = chosen[0], chosen[1][assign(alike)]
-    else:
-        mine, theirs = chosen[0][assign(np.ascontiguousarray(alike.T))], chosen[1]
+    if not is_narrower:
+        return drawn, assign(alike)
+    mine = assign(np.ascontiguousarray(alike.T))
     order = np.argsort(mine)
-    return mine[order], theirs[order]
+    return mine[order], drawn[order]
 
 
 def _neuron_rows(side: Side, layer: int, role: str) -> Floats:

@@ -14,11 +14,20 @@ import numpy as np
 from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats
 from nacre.lifecycle.audit.verdict import Evidence
-from nacre.lifecycle.audit.weights.matching import Places, as_p, assign, fisher, log10_tail, spearman, unit_rows
+from nacre.lifecycle.audit.weights.matching import (
+    Places,
+    as_p,
+    assign,
+    distinct,
+    fisher,
+    log10_tail,
+    spearman,
+    unit_rows,
+)
 from nacre.lifecycle.audit.weights.side import Settings, Side, spread
 
 TEST = "basis"
-CEILING = 0.9  # Spearman of a block whose neurons have kept their order
+SURE = math.log10(1e-6)  # p below which two models have one order of neurons, so that hidden channels are the same
 ASSUMPTION = (
     "training is equivariant under permutations of hidden neurons (independent initialisation, any optimiser that "
     "treats them alike), and no one has sorted the neurons since"
@@ -44,11 +53,15 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
         "log10_p": log10_p,
         "layers": [{"a": i, "b": j, "rho": rho, "rows": count, "log10_p": log10_tail(rho, count)}
                    for i, j, rho, count in rows],
-        "at_ceiling": bool(rows) and all(row[2] >= CEILING for row in rows),
     }  # fmt: skip
     template = "neurons keep their order with a rank correlation of {rho:.3f} in {n} pairs of layers"
     text = say(template, rho=mean, n=len(rows))
     return Evidence(TEST, mean, as_p(log10_p), "exact", text, ASSUMPTION, detail)
+
+
+def fires(order: Evidence) -> bool:
+    """Whether what `probe` found leaves no doubt that both models have one order of neurons, and so one basis."""
+    return order.value is not None and float(order.detail["log10_p"]) < SURE
 
 
 def _width(side: Side) -> int:
@@ -84,11 +97,10 @@ class _Rows(NamedTuple):
 
 
 def _rows(side: Side, layer: int) -> _Rows:
-    """Rows that are alive, each of several equal ones once: dead ones and repeats lie where they lie by no training."""
+    """Rows that are alive, each of several equal ones once."""
     values = side.folded(layer, side.blocks(layer)[0].up)
     mark = values @ np.random.default_rng(values.shape[1]).standard_normal(values.shape[1], dtype=np.float32)
-    alive = np.flatnonzero(values.any(axis=1))
-    kept = alive[np.sort(np.unique(mark[alive], return_index=True)[1])]
+    kept = distinct(values.any(axis=1), mark)
     return _Rows(kept, values if len(kept) == len(values) else values[kept])
 
 

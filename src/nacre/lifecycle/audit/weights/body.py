@@ -30,7 +30,7 @@ def probe(a: Side, b: Side, settings: Settings) -> Evidence:
     axes_a, axes_b = _axes(a, tuple(i for i, _ in pairs)), _axes(b, tuple(j for _, j in pairs))
     rows = []
     for i, j in pairs:
-        _, first, second, _ = match_answers(_seen(a, i, axes_a), _seen(b, j, axes_b), settings)
+        first, second = match_answers(_seen(a, i, axes_a), _seen(b, j, axes_b), settings)
         rows.append({"a": i, "b": j, "rho": spearman(first, second), "rows": len(first)})
     rho = float(np.mean([float(row["rho"]) for row in rows]))
     n = sum(max(0, int(row["rows"]) - 1) for row in rows)

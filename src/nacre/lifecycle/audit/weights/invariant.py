@@ -19,6 +19,7 @@ from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lifecycle.audit.weights.matching import (
     Places,
     assign,
+    distinct,
     fisher,
     log10_tail,
     monotone_path,
@@ -36,22 +37,11 @@ _SCREEN_ROWS, _SCREEN_TOKENS = 48, 160
 
 class Answers(NamedTuple):
     """(n, F) of one feed-forward to n tokens, columns centred and of length 1: of two projections, to be matched
-    apart. `neurons` (F,) are the numbers of the columns' neurons: dead ones and repeats of others are left out, as any
-    two matchings agree on them."""
+    apart. `neurons` (F,) are the numbers of the columns' neurons, dead ones and repeats left out."""
 
     first: Floats
     second: Floats
     neurons: Places
-
-
-class Matching(NamedTuple):
-    """Drawn neurons `a` (k,) of one feed-forward and what each is given in the other, by its first projection and by
-    its second. Numbers of neurons; `is_turned` where the drawn ones are the second model's, which is narrower."""
-
-    drawn: Places
-    first: Places
-    second: Places
-    is_turned: bool
 
 
 @dataclass(frozen=True)
@@ -161,10 +151,9 @@ def answers(side: Side, layer: int, block: Block, settings: Settings, n_tokens: 
 
 def alive(first: Floats, second: Floats) -> Answers:
     """The answers of neurons that are alive in both projections, each of several equal ones (up to sign) once."""
-    alive = np.flatnonzero(first.any(axis=0) & second.any(axis=0))
     draw = np.random.default_rng(len(first)).standard_normal((2, len(first)), dtype=np.float32)
-    marks = np.abs(np.stack([draw[0] @ first, draw[1] @ second], axis=1))[alive]
-    kept = alive[np.sort(np.unique(marks.round(5), axis=0, return_index=True)[1])]
+    marks = np.abs(np.stack([draw[0] @ first, draw[1] @ second], axis=1))
+    kept = distinct(first.any(axis=0) & second.any(axis=0), marks.round(5))
     if len(kept) == first.shape[1]:
         return Answers(first, second, kept)
     return Answers(np.ascontiguousarray(first[:, kept]), np.ascontiguousarray(second[:, kept]), kept)
@@ -181,18 +170,17 @@ def match_layers(a: Side, b: Side, layer_a: int, layer_b: int, settings: Setting
             key=lambda pair: _nearest_agree(sketches[pair[0]], answers(b, layer_b, pair[1], settings, _SCREEN_TOKENS)),
         )
     ours, theirs = answers(a, layer_a, best[0], settings), answers(b, layer_b, best[1], settings)
-    _, first, second, _ = match_answers(ours, theirs, settings)
+    first, second = match_answers(ours, theirs, settings)
     return BlockMatch(
         layer_a, layer_b, blocks_a.index(best[0]), blocks_b.index(best[1]),
         spearman(first, second), len(first), float(np.mean(first == second)) if len(first) else 0.0,
     )  # fmt: skip
 
 
-def match_answers(ours: Answers, theirs: Answers, settings: Settings) -> Matching:
-    """The two matchings of drawn neurons of the narrower side with all of the wider one's."""
-    turned = ours.first.shape[1] > theirs.first.shape[1]
-    few, many = (theirs, ours) if turned else (ours, theirs)
+def match_answers(ours: Answers, theirs: Answers, settings: Settings) -> tuple[Places, Places]:
+    """What drawn neurons of the narrower side are given among the wider one's, by each projection: their numbers."""
+    few, many = (theirs, ours) if ours.first.shape[1] > theirs.first.shape[1] else (ours, theirs)
     chosen = np.random.default_rng([settings.seed, 4]).permutation(few.first.shape[1])[: settings.neurons]
     first = assign(few.first[:, chosen].T @ many.first)
     second = assign(np.abs(few.second[:, chosen].T @ many.second))
-    return Matching(few.neurons[chosen], many.neurons[first], many.neurons[second], turned)
+    return many.neurons[first], many.neurons[second]

@@ -30,7 +30,7 @@ _WIDTHS = {
     "hidden": "the hidden size went from {old} to {new}",
     "queries": "the queries went from {old} to {new}",
 }
-_FAR = 1.2  # relative difference of matrices that were not aligned (unrelated ones: sqrt 2)
+_FOREIGN = 0.84  # relative difference from which an embedding or head is another one (unrelated ones: sqrt 2)
 
 
 _LEAST_ADDED = 0.75  # of what models of one size would add to a merge; less is the same model, shrunk
@@ -137,7 +137,7 @@ def _outside_only(a: Side, b: Side, over: Alignment, found: Sequence[MatrixDelta
     if lost and not context.same_attention:
         return Finding("fine-tuned", "the feed-forward layers are the reference's, attention is another function", {})
     rows = [side.shape(None, "embedding")[0] for side in (a, b)]
-    new = [role for role, one in outside.items() if one.relative > _FAR * 0.7]
+    new = [role for role, one in outside.items() if one.relative > _FOREIGN]
     if new:
         words = say("the stack is the reference's; these are not: {parts}", parts=new)
         return Finding("re-embedded", words, {"new": new})

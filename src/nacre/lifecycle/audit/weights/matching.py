@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import betainc, betaln, logsumexp
 
@@ -27,6 +27,13 @@ def unit_columns(values: Floats) -> Floats:
     values = values - values.mean(axis=0, keepdims=True)
     lengths = np.linalg.norm(values, axis=0, keepdims=True)
     return np.asarray(values / np.where(lengths > 1e-12, lengths, 1), np.float32)
+
+
+def distinct(is_alive: ArrayLike, marks: Floats) -> Places:
+    """(k,) the numbers, rising, of neurons that are alive, each of several with equal `marks` (F, ...) once. Dead ones
+    and repeats lie where they lie by no training, and any two projections agree on them."""
+    alive = np.flatnonzero(is_alive)
+    return np.asarray(alive[np.sort(np.unique(marks[alive], axis=0, return_index=True)[1])], dtype=np.int64)
 
 
 def assign(similarity: Floats) -> Places:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -34,13 +33,13 @@ _SCREEN = 0.3  # trace from which the polar screen calls for a second look
 
 @dataclass(frozen=True)
 class Options:
-    """`alpha`: largest corrected p that decides: 0.2 %, about the least that a rank in the shipped bank can reach once
-    it is corrected for the tests (docs/audit/bank.md says how it was chosen). `references`: how many models the subject
-    is held against in all. `calibration` None is the table shipped. `control`: whether the control runs (twice the
-    reading)."""
+    """`alpha`: largest corrected p that decides. `references`: how many models the subject is held against in all.
+
+    `calibration` None is the table shipped. `control`: whether the control runs (twice the reading).
+    """
 
     settings: Settings = field(default_factory=Settings)
-    alpha: float = 0.002
+    alpha: float = calibration.LEVEL
     references: int = 1
     calibration: Calibration | None = None
     control: bool = True
@@ -325,17 +324,13 @@ def _difference(
 ) -> tuple[Alignment | None, list[MatrixDelta]]:
     """The reference's weights taken from the subject's, in one basis: that of C2 where it fired, else of C3."""
     order, asked, own = (_named(found, test) for test in ("basis", "invariant", "body"))
-    same_basis = order is not None and _fires(order)
+    same_basis = order is not None and basis.fires(order)
     source = order if same_basis else asked or own
     if source is None:
         return None, []
     pairs = [_turned(one) for one in source.detail["layers"]]
     over = align(reference, subject, pairs, options.settings, same_basis=same_basis)
     return over, deltas(reference, subject, over, options.settings)
-
-
-def _fires(order: Evidence) -> bool:
-    return float(order.detail["log10_p"]) < math.log10(1e-6)
 
 
 def _turned(row: Mapping[str, Any]) -> dict[str, int]:
