@@ -11,8 +11,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from itertools import count
 from typing import Any, TypeVar
@@ -23,6 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from urllib3.util import Timeout, Url, parse_url
 
 from nacre.engine.protocol import EngineError
+from nacre.engine.retry_after import seconds_to_wait
 from nacre.errors import ConfigError
 
 Json = dict[str, Any]
@@ -188,7 +187,8 @@ class HttpClient:
         response.release_conn()
         passing = status in (408, 429) or (status >= 500 and status not in _FINAL_5XX)
         if passing and code != "insufficient_quota":
-            raise Transient(f"HTTP {status}: {said}", status=status, after_s=_retry_after(response))
+            after_s = seconds_to_wait(response.headers.get("Retry-After"))
+            raise Transient(f"HTTP {status}: {said}", status=status, after_s=after_s)
         error = BadRequest(f"{self.address}: HTTP {status}: {said}", remedy=self._remedy(response), status=status)
         error.code = code
         raise error
@@ -263,20 +263,3 @@ def _error_of(data: bytes) -> tuple[str, str]:
     if isinstance(error, dict):
         return str(error.get("message") or error.get("detail") or ""), str(error.get("code") or error.get("type") or "")
     return str(error), ""
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds that the upstream asks to wait (RFC 9110, section 10.2.3: seconds or a date); None where it does not."""
-    said = response.headers.get("Retry-After")
-    if said is None:
-        return None
-    try:
-        return max(float(said), 0.0)
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)

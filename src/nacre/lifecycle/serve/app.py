@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from nacre.errors import NacreError
@@ -14,6 +14,7 @@ from nacre.lifecycle.serve import errors, wire
 from nacre.lifecycle.serve.contract import ASGI, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.openapi import document
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
+from nacre.lifecycle.serve.tasks import stop
 from nacre.lifecycle.serve.wire import ClientLeft
 
 _log = logging.getLogger(__name__)
@@ -279,9 +280,7 @@ class _Exchange:
                 raise ClientLeft from None
             raise
         finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
+            await stop(watcher)
 
 
 def _of_ours(error: NacreError) -> Refusal:

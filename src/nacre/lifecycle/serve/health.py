@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 
 from nacre.lifecycle.serve.contract import Backend, Meters
+from nacre.lifecycle.serve.tasks import stop
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 15.0
@@ -29,10 +29,7 @@ class Health:
     async def close(self) -> None:
         """Ends the asking."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
 
     async def look(self) -> None:
         """Asks all of them once, at the same time."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 import orjson
 
+from nacre.engine.retry_after import seconds_to_wait
 from nacre.lifecycle.serve.addresses import RefusedAddress
 from nacre.lifecycle.serve.config import Timeouts
 from nacre.lifecycle.serve.contract import Refusal
 
 _LONGEST_QUOTE = 1000
+_LONGEST_WAIT_S = 86400.0
 _KINDS = {429: "rate_limit_error", 404: "not_found_error", 402: "insufficient_quota"}
 
 
@@ -103,16 +103,5 @@ def _words(data: bytes) -> tuple[str, str | None, str | None]:
 
 
 def _seconds(said: str | None) -> float | None:
-    """Seconds that the upstream asks to wait (RFC 9110, section 10.2.3: seconds or a date)."""
-    if said is None:
-        return None
-    try:
-        return min(max(float(said), 0.0), 86400.0)
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(said)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    wait = seconds_to_wait(said)
+    return None if wait is None else min(wait, _LONGEST_WAIT_S)

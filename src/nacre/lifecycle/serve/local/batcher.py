@@ -9,13 +9,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from nacre.errors import InputError
 from nacre.lifecycle.serve.contract import Refusal
 from nacre.lifecycle.serve.local.worker import Pace, Worker, closing, full, refusal_of
+from nacre.lifecycle.serve.tasks import stop
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -108,10 +108,7 @@ class Batcher(Generic[In, Out]):
     async def close(self) -> None:
         """Refuses what waits, and ends."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
         while self._waiting:
             self._waiting.popleft()[0].fail(closing(self.name))
 

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nacre.engine.local import Pieces
@@ -23,6 +22,7 @@ from nacre.lifecycle.serve.contract import Refusal
 from nacre.lifecycle.serve.local.batcher import Bounds, Watch
 from nacre.lifecycle.serve.local.worker import Pace, Worker, closing, full, refusal_of
 from nacre.lifecycle.serve.local.writing import Writing
+from nacre.lifecycle.serve.tasks import stop
 
 _log = logging.getLogger(__name__)
 _PROMPT_TOKENS = 2048  # read in one round at most, unless one prompt is longer: texts under way wait for it
@@ -91,10 +91,7 @@ class Slots:
     async def close(self) -> None:
         """Ends; whoever still waits is told."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
         self._fail(closing(self.name), [*self._seats.values(), *self._waiting])
         self._waiting.clear()
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from nacre.errors import InputError
 from nacre.lifecycle.serve.contract import Refusal
 from nacre.lifecycle.serve.local.batcher import Bounds, Watch
 from nacre.lifecycle.serve.local.worker import Pace, Worker, closing, full, refusal_of
+from nacre.lifecycle.serve.tasks import stop
 
 
 class Writing:
@@ -109,10 +109,7 @@ class Rounds:
     async def close(self) -> None:
         """Ends after the batch under way; whoever still waits is told."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await stop(task)
         for seat in [*self._running, *self._waiting]:
             seat.writing.say(closing(self.name))
             seat.writing.leave()

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 from nacre.lifecycle.serve.contract import Entry
+from nacre.lifecycle.serve.tasks import stop
 from nacre.lifecycle.serve.watch.config import AlertsConfig
 from nacre.lifecycle.serve.watch.rules import (
     BudgetUse,
@@ -76,11 +76,8 @@ class Alerter:
 
     async def close(self) -> None:
         """Ends the looking, brings what waits."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await stop(task)
         await self.webhooks.close()
 
     async def _used(self) -> Sequence[BudgetUse]:

@@ -8,13 +8,14 @@ import logging
 import random
 import time
 from collections import deque
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
+from nacre.engine.retry_after import seconds_to_wait
 from nacre.lifecycle.serve.addresses import GuardedResolver
+from nacre.lifecycle.serve.tasks import stop
 from nacre.lifecycle.serve.watch.config import AlertsConfig, WebhookConfig, address_of, secret_of
 from nacre.lifecycle.serve.watch.notices import message, refused_by
 from nacre.lifecycle.serve.watch.rules import Notice
@@ -101,7 +102,7 @@ class Webhook:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _Failed(type(error).__name__, again=True) from None  # its text holds the address
         if status >= 300:
-            raise _Failed(f"it answers {status}", again=status in _TRY_AGAIN, after=_seconds(after))
+            raise _Failed(f"it answers {status}", again=status in _TRY_AGAIN, after=seconds_to_wait(after))
         if why := refused_by(self._config.format, body):
             raise _Failed(why, again=False)
 
@@ -159,16 +160,8 @@ class Webhooks:
         end = asyncio.get_running_loop().time() + drain_s
         while self._tasks and asyncio.get_running_loop().time() < end and not all(one.is_idle for one in self.hooks):
             await asyncio.sleep(0.02)
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
-        self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        await asyncio.gather(*(stop(task) for task in tasks))
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def _seconds(value: str | None) -> float | None:
-    return float(value) if value is not None and value.isascii() and value.isdigit() else None
