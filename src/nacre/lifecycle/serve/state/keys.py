@@ -133,6 +133,18 @@ class KeyStore:
             raise _refusal(f"the key {found.key.caller.id} has a new secret; this one has ended", "key_rotated")
         return found.key.caller
 
+    def holder(self, caller_id: str) -> tuple[Caller, str] | None:
+        """The caller of an id and a mark of its present secret, which no other secret has; None for an unknown id.
+        Revoked and expired ones raise Refusal (401)."""
+        self._see_changes()
+        for found in self._by_digest.values():
+            if found.key.caller.id == caller_id and found.until is None:
+                state = found.key.state(self._clock())
+                if state != "active":
+                    raise _refusal(f"the key {caller_id} is {state}", f"key_{state}")
+                return found.key.caller, hashlib.sha256(found.digest.encode()).hexdigest()[:16]
+        return None
+
     def __bool__(self) -> bool:
         """Whether a key was ever made. Revoking the last one does not open the gateway to everybody."""
         self._see_changes()
