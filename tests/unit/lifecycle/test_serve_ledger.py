@@ -303,3 +303,25 @@ def test_sums_read_by_another_connection_equal_what_was_entered(tmp_path: Path) 
     assert sum(row["money"] for row in rows) == pytest.approx(25.0)
     assert rows[0]["day"] == "2026-11-22"
     database.close()
+
+
+def test_recent_has_what_is_not_written_yet_and_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        kept = ledger(tmp_path)
+        for number in range(5):
+            kept.enter(entry(f"old{number}", DAY + number, key=f"key_{number % 2}", cached=number == 4))
+        await kept.flush()
+        repair = break_database(monkeypatch, kept)
+        kept.enter(entry("fresh", DAY + 9, key="key_1", first_token_s=None))
+        assert [one.id for one in kept.recent(3)] == ["fresh", "old4", "old3"]
+        assert [one.id for one in kept.recent(10, "key_1")] == ["fresh", "old3", "old1"]
+        assert kept.recent(2)[1] == entry("old4", DAY + 4, key="key_0", cached=True)  # as it was entered
+        assert kept.entry("fresh") == entry("fresh", DAY + 9, key="key_1", first_token_s=None)
+        assert kept.entry("old1") == entry("old1", DAY + 1, key="key_1")
+        assert kept.entry("nobody") is None
+        repair()
+        await kept.flush()
+        assert [one.id for one in kept.recent(3)] == ["fresh", "old4", "old3"]
+        await kept.close()
+
+    asyncio.run(run())

@@ -18,27 +18,17 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import fields, replace
-from math import isfinite
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from nacre.lifecycle.serve.contract import Entry, Json, Refusal
-from nacre.lifecycle.serve.state.database import Database, Execute, Unavailable, connect, state_folder
+from nacre.lifecycle.serve.state.database import Unavailable, connect, state_folder
+from nacre.lifecycle.serve.state.entries import insert, newest, of_id, storable
 from nacre.lifecycle.serve.state.journal import Journal, adopt
 from nacre.lifecycle.serve.state.usage import Spent, spent, sums
 
 _EVERY_S = 0.2
 _RETRY_S = 0.5
 _FLUSH_S = 10.0
-_COLUMNS = tuple(one.name for one in fields(Entry))
-_INSERT = (
-    f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (id) DO NOTHING"
-)
-_values_of = attrgetter(*_COLUMNS)
-_LONGEST_TEXT = 256
-_LARGEST = 2**53
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +53,7 @@ class StoredLedger:
         self.recovered = self._recover(folder)
         self._lock = threading.Lock()
         self._waiting: list[Entry] = []
-        self._n_writing = 0
+        self._under_way: list[Entry] = []
         self._flushes: list[Future[None]] = []
         self._wake = threading.Event()
         self._closing = False
@@ -73,7 +63,7 @@ class StoredLedger:
 
     def __len__(self) -> int:
         """Entries that are not in the database yet."""
-        return len(self._waiting) + self._n_writing
+        return len(self._waiting) + len(self._under_way)
 
     def enter(self, entry: Entry) -> None:
         """Takes an entry; never waits. What it took survives the death of this process.
@@ -81,7 +71,7 @@ class StoredLedger:
         What no database takes is replaced: odd characters and the end of texts over 256 characters by marks, numbers
         that are not finite or not countable by unknown.
         """
-        entry = _storable(entry)
+        entry = storable(entry)
         with self._lock:
             if self._closing:
                 raise RuntimeError("the ledger is closed")
@@ -103,7 +93,7 @@ class StoredLedger:
         """Returns when all that was entered is on disk; raises Unavailable after ten seconds without success."""
         done: Future[None] = Future()
         with self._lock:
-            if not self._waiting and not self._n_writing:
+            if not self._waiting and not self._under_way:
                 return
             self._flushes.append(done)
         self._wake.set()
@@ -135,6 +125,27 @@ class StoredLedger:
         """Sums by groups: see `usage.sums`. It reads the database: call it in a thread."""
         return sums(self._reading, by, since, until)
 
+    def recent(self, limit: int, key: str | None = None) -> list[Entry]:
+        """The last `limit` entries, newest first, of one key's id where it is given; those that this process has not
+        written yet are among them. It reads the database: call it in a thread. Raises Unavailable."""
+        found = {entry.id: entry for entry in self._unwritten() if key is None or entry.key == key}
+        for entry in newest(self._reading, limit, key):
+            found.setdefault(entry.id, entry)
+        return sorted(found.values(), key=lambda entry: entry.at, reverse=True)[:limit]
+
+    def entry(self, entry_id: str) -> Entry | None:
+        """The entry of an id (the header `x-nacre-id`), also before it is written; None where there is none. It may
+        read the database: call it in a thread. Raises Unavailable."""
+        for entry in self._unwritten():
+            if entry.id == entry_id:
+                return entry
+        return of_id(self._reading, entry_id)
+
+    def _unwritten(self) -> list[Entry]:
+        """What waits and what is being written. Taken before the database is read, nothing falls between the two."""
+        with self._lock:
+            return [*self._waiting, *self._under_way]
+
     async def spent(self, key: str, since: float | None = None) -> Spent:
         """What a key has used, entries that wait included."""
         await self.flush()
@@ -148,16 +159,16 @@ class StoredLedger:
             with self._lock:
                 batch, self._waiting = self._waiting, []
                 flushes, self._flushes = self._flushes, []
-                self._n_writing = len(batch)
+                self._under_way = batch
                 closing, file = self._closing, self._journal.turn() if batch else -1
             if batch and not self._keep(batch):
                 with self._lock:  # closing, and the database never answered
                     self._waiting = batch + self._waiting
-                    self._n_writing = 0
+                    self._under_way = []
                 return
             if batch:
                 self._journal.empty(file)
-                self._n_writing = 0
+                self._under_way = []
             for done in flushes:
                 if done.set_running_or_notify_cancel():
                     done.set_result(None)
@@ -168,7 +179,7 @@ class StoredLedger:
         """Writes a batch, again and again until it is kept, or until closing has lasted too long."""
         while True:
             try:
-                added = _insert(self._writing, batch)
+                added = insert(self._writing, batch)
             except Unavailable as error:
                 if self.trouble is None:
                     _log.error("the ledger cannot be written, it is tried again: %s", error.message)
@@ -188,46 +199,10 @@ class StoredLedger:
         added = 0
         for path, lock, entries in adopt(folder):
             try:
-                added += _insert(self._writing, entries)
+                added += insert(self._writing, entries)
                 path.unlink(missing_ok=True)
             finally:
                 os.close(lock)
         if added:
             _log.warning("%d entries of a process that was killed are now in the ledger", added)
         return added
-
-
-def _insert(database: Database, batch: Sequence[Entry]) -> int:
-    """Entries that were not there before."""
-    added = 0
-
-    def work(execute: Execute) -> None:
-        nonlocal added
-        added = 0
-        for entry in batch:
-            added += execute(_INSERT, _values(entry))
-
-    if batch:
-        database.write(work)
-    return added
-
-
-def _values(entry: Entry) -> list[Any]:
-    return [int(value) if isinstance(value, bool) else value for value in _values_of(entry)]
-
-
-def _storable(entry: Entry) -> Entry:
-    """The entry itself, nearly always. A model's name is a client's text, a count is an upstream's number."""
-    changes: dict[str, Any] = {}
-    for name, value in zip(_COLUMNS, _values_of(entry), strict=True):
-        if isinstance(value, str):
-            if len(value) > _LONGEST_TEXT or not value.isprintable():
-                changes[name] = _plain_text(value)
-        elif isinstance(value, int | float) and not (isfinite(value) and abs(value) <= _LARGEST):
-            changes[name] = 0 if name in ("at", "seconds", "status", "masked") else None
-    return replace(entry, **changes) if changes else entry
-
-
-def _plain_text(text: str) -> str:
-    shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:_LONGEST_TEXT])
-    return shown + ("…" if len(text) > _LONGEST_TEXT else "")
