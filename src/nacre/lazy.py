@@ -34,6 +34,7 @@ EXTRAS: dict[str, str] = {
     "httptools": "serve",
     "aiohttp": "serve",
     "orjson": "serve",
+    "starlette": "page",
     "psycopg": "postgres",
     "redis": "redis",
     "opentelemetry": "otel",

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("nacre.cli.chat", "write with a generating model"),
     "eval": ("nacre.cli.eval", "measure a model on a data set"),
     "serve": ("nacre.cli.serve", "put models behind one OpenAI-compatible address, with keys, limits and a ledger"),
+    "page": ("nacre.cli.page", "look at artifacts, lineage, runs and reports in a browser, and try the models"),
     "prompt": ("nacre.cli.prompt", "list, search, render, compare and rewrite prompt files"),
     "data": ("nacre.cli.data", "list, get and check data sets"),
     "card": ("nacre.cli.card", "write a model card from the lineage of an artifact"),

@@ -6,14 +6,17 @@ import logging
 import sys
 from argparse import ArgumentParser, Namespace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nacre.cli.parser import add_store_option
 from nacre.errors import UsageError
 
 if TYPE_CHECKING:
     from nacre.lifecycle.serve.config import ServeConfig
+    from nacre.lifecycle.serve.contract import ASGI
+    from nacre.lifecycle.serve.pipeline import Gateway
 
 HELP = """
 Serves models under OpenAI's API: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/classify, /v1/search and
@@ -49,7 +52,7 @@ def run(args: Namespace) -> int:
         check(make)
         print(f"good: {', '.join(config.names)}")
         return 0
-    serve(config, make, mounts=_mounts(), started=partial(_say, config))
+    serve(config, make, mount=partial(mount_page, store=args.store), started=partial(_say, config))
     return 0
 
 
@@ -66,8 +69,13 @@ def _config(what: list[str]) -> ServeConfig:
     return load(Path(files[0]))
 
 
-def _mounts() -> dict[str, Any]:
-    return {}
+def mount_page(gateway: Gateway, inner: ASGI, store: str | None) -> dict[str, ASGI]:
+    """The page under its prefix, where its extra is installed."""
+    if find_spec("starlette") is None or find_spec("jinja2") is None:
+        return {}
+    from nacre.web.opening import open_page
+
+    return open_page(gateway, inner, store)
 
 
 def _say(config: ServeConfig, url: str) -> None:

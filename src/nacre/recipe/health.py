@@ -45,6 +45,7 @@ LOSSES = {
     "httptools": "no gateway at full speed",
     "aiohttp": "no upstreams behind the gateway",
     "orjson": "no gateway (nacre serve)",
+    "starlette": "no page (nacre page)",
     "psycopg": "no ledger in PostgreSQL",
     "redis": "no limits shared between replicas",
     "opentelemetry": "no traces of the gateway's requests",

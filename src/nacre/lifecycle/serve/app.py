@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from nacre.errors import NacreError
 from nacre.lifecycle.serve import errors, wire
-from nacre.lifecycle.serve.contract import ASGI, ROUTES, Receive, Refusal, Reply, Scope, Send
+from nacre.lifecycle.serve.contract import ASGI, CALLER, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.openapi import document
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
 from nacre.lifecycle.serve.tasks import stop
@@ -25,10 +25,12 @@ Ended = Callable[[Passage], Awaitable[None]]
 
 
 class Application:
-    """`application(scope, receive, send)`. `mounts` are applications of others by path prefix, such as the page."""
+    """`application(scope, receive, send)`. `mounts` are applications of others by path prefix, such as the page: they
+    see every request under it, with or without a key."""
 
-    def __init__(self, gateway: Gateway, mounts: Mapping[str, ASGI] | None = None) -> None:
-        self.gateway, self._mounts = gateway, dict(mounts or {})
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.mounts: dict[str, ASGI] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self.stopping = False
 
@@ -56,7 +58,7 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        for prefix, mounted in self._mounts.items():
+        for prefix, mounted in self.mounts.items():
             if path == prefix or path.startswith(f"{prefix.rstrip('/')}/"):
                 await mounted(scope, receive, send)
                 return
@@ -127,7 +129,8 @@ class Application:
         gateway, bounds, scope = self.gateway, self.gateway.config.bounds, exchange.scope
         if scope["method"] != "POST":
             raise errors.wrong_method(scope["path"], scope["method"], "POST")
-        passage.caller = caller = self.gateway.admit(exchange.headers)  # before a stranger's body is read
+        caller = scope.get(CALLER) or gateway.admit(exchange.headers)  # before a stranger's body is read
+        passage.caller = caller
         raw = await wire.read_body(exchange.receive, exchange.headers, bounds.body_bytes, bounds.body_s)
         call = gateway.read(passage, ROUTES[scope["path"]], caller, raw, exchange.headers)
         async with asyncio.timeout(max(0.0, call.deadline - time.monotonic()) + 1.0), exchange.watching():

@@ -15,6 +15,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+CALLER = "nacre.caller"  # in a scope that a mount hands on: the Caller it has let in. No client can set it.
 
 Route = Literal["chat", "completions", "embeddings", "classify", "search"]
 ROUTES: Mapping[str, Route] = {
@@ -190,6 +191,10 @@ class Keys(Protocol):
 
     def find(self, secret: str) -> Caller | None:
         """The caller, or None; expired and revoked ones raise Refusal (401) with the reason. Timing tells nothing."""
+        ...
+
+    def holder(self, caller_id: str) -> tuple[Caller, str] | None:
+        """The caller of an id, with a mark of its present secret; None for an unknown id, Refusal (401) as above."""
         ...
 
     def __bool__(self) -> bool:

@@ -25,6 +25,7 @@ from nacre.lifecycle.serve.config import Bounds, Listen, ServeConfig
 from nacre.lifecycle.serve.contract import ASGI, Refusal
 from nacre.lifecycle.serve.pipeline import Gateway
 
+Mount = Callable[[Gateway, ASGI], Mapping[str, ASGI]]
 _log = logging.getLogger(__name__)
 _LINGER_S = 1.0
 
@@ -180,18 +181,19 @@ def serve(
     config: ServeConfig,
     assemble: Callable[[], Awaitable[Gateway]],
     *,
-    mounts: Mapping[str, ASGI] | None = None,
+    mount: Mount | None = None,
     started: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises NacreError for whatever can be known before the first request.
 
-    `assemble` makes the gateway inside the event loop; `started` is called with the address.
+    `assemble` makes the gateway inside the event loop, `mount` what else is served beside it, by path prefix;
+    `started` is called with the address.
     """
     listener = bind(config.listen)
     factory = uvicorn.Config(Application, loop="uvloop" if sys.platform != "win32" else "asyncio").get_loop_factory()
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(config, assemble, listener, mounts or {}, started))
+            runner.run(_serve(config, assemble, listener, mount, started))
     finally:
         listener.close()
 
@@ -211,13 +213,15 @@ async def _serve(
     config: ServeConfig,
     assemble: Callable[[], Awaitable[Gateway]],
     listener: socket.socket,
-    mounts: Mapping[str, ASGI],
+    mount: Mount | None,
     started: Callable[[str], None],
 ) -> None:
     gateway = await assemble()
     await gateway.start()
     try:
-        application = Application(gateway, mounts)
+        application = Application(gateway)
+        if mount is not None:
+            application.mounts.update(mount(gateway, application))
         server = Server(_uvicorn(config, gateway.parts.wrap(application)), application, config.bounds.drain_s)
         host, port = listener.getsockname()[:2]
         started(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -1,0 +1,1 @@
+"""The areas of the page, one module each."""
