@@ -28,6 +28,7 @@ examples:
   nacre serve intents/tune
   nacre serve intents/tune desk/index "https://api.example.com/v1?key_variable=API_KEY#mini"
   nacre serve gateway.yaml --host 0.0.0.0 --port 8400
+  nacre serve gateway.yaml --workers 4
   nacre serve keys create alice --money 20 --per month
   nacre serve usage --by key,model
 """
@@ -37,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("what", nargs="+", metavar="WHAT", help="models, indexes, addresses, or one YAML file")
     parser.add_argument("--host", help="where to listen (default: 127.0.0.1, or what the file says)")
     parser.add_argument("--port", type=int, help="0 takes a free one (default: 8400, or what the file says)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes behind the address (default: 1)")
     parser.add_argument("--check", action="store_true", help="read the config and open every model, then stop")
     add_store_option(parser)
 
@@ -46,7 +48,7 @@ def run(args: Namespace) -> int:
     from nacre.lifecycle.serve.server import check, serve
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    config = listening(_config(args.what), args.host, args.port)
+    config = listening(_config(args.what), args.host, args.port, args.workers)
     make = partial(assemble, config, store=args.store)
     if args.check:
         check(make)
@@ -79,4 +81,5 @@ def mount_page(gateway: Gateway, inner: ASGI, store: str | None) -> dict[str, AS
 
 
 def _say(config: ServeConfig, url: str) -> None:
-    print(f"serving {', '.join(config.names)} at {url}/v1 (Ctrl-C stops)", file=sys.stderr, flush=True)
+    several = f", {config.listen.workers} workers" if config.listen.workers > 1 else ""
+    print(f"serving {', '.join(config.names)} at {url}/v1 (Ctrl-C stops{several})", file=sys.stderr, flush=True)

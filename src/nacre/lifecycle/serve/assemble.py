@@ -12,7 +12,7 @@ from functools import partial
 from nacre.errors import ConfigError, UsageError
 from nacre.lifecycle.serve.budgets import budgets_used
 from nacre.lifecycle.serve.cache_opening import open_cache
-from nacre.lifecycle.serve.config import LocalConfig, ServeConfig, StateConfig
+from nacre.lifecycle.serve.config import Listen, LocalConfig, ServeConfig, StateConfig, check_listen
 from nacre.lifecycle.serve.contract import Backend, Limits
 from nacre.lifecycle.serve.masked import Mask
 from nacre.lifecycle.serve.pipeline import Gateway, Parts
@@ -20,19 +20,24 @@ from nacre.lifecycle.serve.routing import Table
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lifecycle.serve.state.ledger import StoredLedger
 from nacre.lifecycle.serve.state.limits import MemoryLimits
+from nacre.lifecycle.serve.state.limits_unshared import UnsharedLimits, refuse_unshared
 from nacre.lifecycle.serve.state.pricing import PriceList
 from nacre.lifecycle.serve.upstream import Upstream, line_for
 from nacre.lifecycle.serve.watch.watch import Watch
+from nacre.lifecycle.serve.workers import Place
+from nacre.recipe.config import raise_problems
 from nacre.recipe.references import open_store
 
 LocalOpener = Callable[[str, LocalConfig], Backend]
 
 
-async def assemble(config: ServeConfig, open_local: LocalOpener | None = None, *, store: str | None = None) -> Gateway:
+async def assemble(
+    config: ServeConfig, open_local: LocalOpener | None = None, *, store: str | None = None, place: Place | None = None
+) -> Gateway:
     """The gateway of a config, its models not started yet; raises NacreError for what can be known already.
 
     `open_local` makes the backend of a local model, where it is not to run in this process; `store` is the folder in
-    which references are looked up.
+    which references are looked up; `place` is that of one of several workers.
     """
     async with AsyncExitStack() as stack:
         address = database_address(config.state)
@@ -41,9 +46,9 @@ async def assemble(config: ServeConfig, open_local: LocalOpener | None = None, *
         refuse_open_door(config, bool(keys))
         ledger = await asyncio.to_thread(StoredLedger, address)
         stack.push_async_callback(ledger.close)
-        limits = await _limits(config, ledger)
+        limits = await _limits(config, ledger, keys)
         stack.push_async_callback(limits.close)
-        watch = Watch(config.watch, config.names, partial(budgets_used, keys, ledger))
+        watch = Watch(config.watch, config.names, partial(budgets_used, keys, ledger), place)
         opener = open_local or partial(_here, store, watch)
         backends = _backends(config, opener, watch, stack)
         prices = PriceList({name: model.price for name, model in config.models.items()})
@@ -54,9 +59,13 @@ async def assemble(config: ServeConfig, open_local: LocalOpener | None = None, *
         return Gateway(config, Table(backends, config.routes), parts, stack.pop_all())
 
 
-async def _limits(config: ServeConfig, ledger: StoredLedger) -> Limits:
+async def _limits(config: ServeConfig, ledger: StoredLedger, keys: KeyStore) -> Limits:
     if config.state.limits == "memory":
-        return MemoryLimits(ledger.spent)
+        workers = config.listen.workers
+        if workers == 1:
+            return MemoryLimits(ledger.spent)
+        refuse_unshared(await asyncio.to_thread(keys.list), workers)
+        return UnsharedLimits(workers)
     from nacre.lifecycle.serve.state.limits_redis import RedisLimits
 
     address = _variable(config.state.redis_variable or "", "the address of Redis")
@@ -114,10 +123,13 @@ def database_address(state: StateConfig) -> str | None:
     return state.database
 
 
-def listening(config: ServeConfig, host: str | None, port: int | None) -> ServeConfig:
-    """The config with another host or port."""
+def listening(config: ServeConfig, host: str | None, port: int | None, workers: int | None = None) -> ServeConfig:
+    """The config with another host, port or number of workers; raises UsageError for a number that is none."""
     listen = config.listen
-    return replace(config, listen=replace(listen, host=host or listen.host, port=listen.port if port is None else port))
+    port = listen.port if port is None else port
+    changed = Listen(host or listen.host, port, listen.workers if workers is None else workers)
+    raise_problems([replace(one, where=one.where.replace(".", "--")) for one in check_listen(changed, "")])
+    return replace(config, listen=changed)
 
 
 def _variable(name: str, what: str) -> str:

@@ -31,16 +31,18 @@ from nacre.recipe.yaml12 import loads
 
 ABILITIES: tuple[Ability, ...] = get_args(Ability)
 DEFAULT_PORT = 8400
+MOST_WORKERS = 64
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f*\"'\\]{1,128}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Listen:
-    """Where the gateway listens. Off loopback it wants keys."""
+    """Where the gateway listens, and how many processes answer. Off loopback it wants keys."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    workers: int = 1
 
     @property
     def is_loopback(self) -> bool:
@@ -189,10 +191,18 @@ def check(config: ServeConfig, where: str) -> Iterator[Problem]:
     for name, targets in config.routes.items():
         yield from _check_route(name, targets, config, f"{where}.routes")
     yield from _positive(config.bounds, f"{where}.bounds")
-    if not 0 <= config.listen.port <= 65535:
-        yield Problem(f"{where}.listen.port", f"{config.listen.port} is no port", "give 1 to 65535")
+    yield from check_listen(config.listen, f"{where}.listen")
     yield from _check_state(config.state, f"{where}.state")
     yield from check_watch(config.watch, f"{where}.watch")
+
+
+def check_listen(listen: Listen, where: str) -> Iterator[Problem]:
+    """Ports and numbers of processes that cannot be meant."""
+    if not 0 <= listen.port <= 65535:
+        yield Problem(f"{where}.port", f"{listen.port} is no port", "give 1 to 65535")
+    if not 1 <= listen.workers <= MOST_WORKERS:
+        what = f"{listen.workers} is no number of processes"
+        yield Problem(f"{where}.workers", what, f"give 1 to {MOST_WORKERS}; one per core is usual")
 
 
 def _check_name(name: str, where: str) -> Iterator[Problem]:

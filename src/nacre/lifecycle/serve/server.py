@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
+import signal
 import socket
 import sys
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,8 +28,10 @@ from nacre.lifecycle.serve.app import Application
 from nacre.lifecycle.serve.config import Bounds, Listen, ServeConfig
 from nacre.lifecycle.serve.contract import ASGI, Refusal
 from nacre.lifecycle.serve.pipeline import Gateway
+from nacre.lifecycle.serve.workers import Crew, Place, stop_time_s
 
 Mount = Callable[[Gateway, ASGI], Mapping[str, ASGI]]
+Assemble = Callable[..., Awaitable[Gateway]]  # `place`: of one of several workers, else None
 _log = logging.getLogger(__name__)
 _LINGER_S = 1.0
 
@@ -179,23 +185,68 @@ def bind(listen: Listen) -> socket.socket:
 
 def serve(
     config: ServeConfig,
-    assemble: Callable[[], Awaitable[Gateway]],
+    assemble: Assemble,
     *,
     mount: Mount | None = None,
     started: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT. Raises NacreError for whatever can be known before the first request.
 
-    `assemble` makes the gateway inside the event loop, `mount` what else is served beside it, by path prefix;
-    `started` is called with the address.
+    `assemble(place=...)` makes the gateway inside the event loop, `mount` what else is served beside it, by path
+    prefix; `started` is called with the address. With several workers all of that happens in each of them.
     """
     listener = bind(config.listen)
-    factory = uvicorn.Config(Application, loop="uvloop" if sys.platform != "win32" else "asyncio").get_loop_factory()
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    run = partial(_run, config, assemble, listener, mount)
     try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(config, assemble, listener, mount, started))
+        if config.listen.workers == 1:
+            run(None, lambda: started(url))
+        else:
+            crew = Crew(
+                config.listen.workers,
+                run,
+                partial(_all_started, config, partial(started, url)),
+                stop_time_s(config.bounds.drain_s),
+            )
+            crew.run(listener)
     finally:
         listener.close()
+
+
+def _run(
+    config: ServeConfig, assemble: Assemble, listener: socket.socket, mount: Mount | None,
+    place: Place | None, ready: Callable[[], None],
+) -> None:  # fmt: skip
+    """One process that serves; as a worker it ends with its parent."""
+    factory = uvicorn.Config(Application, loop="uvloop" if sys.platform != "win32" else "asyncio").get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        loop = runner.get_loop()
+        if place is not None:
+            loop.add_reader(place.life, _parent_gone, loop, place.life)
+        runner.run(_serve(config, partial(assemble, place=place), listener, mount, ready))
+
+
+def _parent_gone(loop: asyncio.AbstractEventLoop, life: int) -> None:
+    """The other end of the pipe is closed: nobody would end this worker any more, so it ends as on SIGTERM."""
+    loop.remove_reader(life)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _all_started(config: ServeConfig, started: Callable[[], None], pids: Sequence[int]) -> None:
+    local = [name for name, model in config.models.items() if model.local is not None]
+    if local:
+        held = [f"{mib:,.0f} MiB" for pid in pids if (mib := _resident_mib(pid)) is not None]
+        _log.warning("each of %d workers holds its own copy of %s (%s)", len(pids), ", ".join(local), ", ".join(held))
+    started()
+
+
+def _resident_mib(pid: int) -> float | None:
+    """Memory of a process; None on systems without /proc."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return None
 
 
 def check(assemble: Callable[[], Awaitable[Gateway]]) -> None:
@@ -214,7 +265,7 @@ async def _serve(
     assemble: Callable[[], Awaitable[Gateway]],
     listener: socket.socket,
     mount: Mount | None,
-    started: Callable[[str], None],
+    ready: Callable[[], None],
 ) -> None:
     gateway = await assemble()
     await gateway.start()
@@ -223,8 +274,7 @@ async def _serve(
         if mount is not None:
             application.mounts.update(mount(gateway, application))
         server = Server(_uvicorn(config, gateway.parts.wrap(application)), application, config.bounds.drain_s)
-        host, port = listener.getsockname()[:2]
-        started(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        ready()
         await server.serve(sockets=[listener])
     finally:
         await gateway.close()

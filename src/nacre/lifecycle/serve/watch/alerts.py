@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from nacre.lifecycle.serve.contract import Entry
 from nacre.lifecycle.serve.tasks import stop
@@ -19,14 +20,25 @@ from nacre.lifecycle.serve.watch.rules import (
     judge_upstreams,
 )
 from nacre.lifecycle.serve.watch.webhooks import Webhooks
-from nacre.lifecycle.serve.watch.windows import Window
+from nacre.lifecycle.serve.watch.windows import Tally, Window
 
 _log = logging.getLogger(__name__)
 Budgets = Callable[[], Awaitable[Sequence[BudgetUse]]]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one worker has seen lately: requests by model, and since when (monotonic) and why a model is down."""
+
+    tallies: Mapping[str, Tally]
+    down: Mapping[str, tuple[float, str]]
+
+
 class Alerter:
-    """Judges what happened. `budgets` says what keys have used; it is asked every `every_s`."""
+    """Judges what happened. `budgets` says what keys have used; it is asked every `every_s`.
+
+    `others` is what the other workers have seen, where there are any: one of them judges for all.
+    """
 
     def __init__(
         self, config: AlertsConfig, budgets: Budgets | None = None, clock: Callable[[], float] = time.monotonic
@@ -38,6 +50,7 @@ class Alerter:
         self._offset = time.time() - clock()
         self._task: asyncio.Task[None] | None = None
         self.webhooks = Webhooks(config)
+        self.others: Sequence[Seen] = ()
         self.failures = 0  # looks at the budgets that did not succeed
 
     @property
@@ -62,12 +75,17 @@ class Alerter:
         await self.webhooks.start()
         self._task = asyncio.create_task(self._run(), name="alerter")
 
+    def seen(self) -> Seen:
+        """What this worker has seen."""
+        return Seen(self._window.tallies(self._clock()), dict(self._down))
+
     async def look(self) -> None:
         """One look: judges everything and queues what is to be told."""
         now = self._clock()
+        seen = _together([self.seen(), *self.others])
         findings = [
-            *judge_models(self._config, self._window.tallies(now)),
-            *judge_upstreams(self._config, self._down, now),
+            *judge_models(self._config, seen.tallies),
+            *judge_upstreams(self._config, seen.down, now),
             *judge_budgets(self._config, await self._used()),
         ]
         for notice in self._memory.take(findings, now + self._offset):
@@ -93,3 +111,15 @@ class Alerter:
             except Exception as error:  # noqa: BLE001  the outermost frame of this task: an alerter must not die
                 self.failures += 1
                 _log.error("the alerter could not look: %s", type(error).__name__)
+
+
+def _together(several: Sequence[Seen]) -> Seen:
+    """What all of them have seen: sums of requests, and a model is down from when the first said so."""
+    tallies: dict[str, Tally] = {}
+    down: dict[str, tuple[float, str]] = {}
+    for seen in several:
+        for model, tally in seen.tallies.items():
+            tallies.setdefault(model, Tally()).merge(tally)
+        for model, since in seen.down.items():
+            down[model] = min(since, down.get(model, since))
+    return Seen(tallies, down)

@@ -3,38 +3,58 @@
 Own code because an update is paid per request: six updates through `prometheus_client` cost 18 us (a lock and a lookup
 of children each), these cost 2 us; tests read what is rendered with that library's parser. Not locked: everything here
 belongs to the thread of the event loop.
+
+Several workers count each for itself; their rows are put `together` when one is asked: sums, or what a family says.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = tuple[str, ...]
 Kind = Literal["counter", "gauge", "histogram"]
+Together = Literal["sum", "min", "max"]
+Row = float | list[float]  # a histogram's: one count per bound, one beyond them, the sum
+Rows = Mapping[Labels, Row]
 
 
 class Family:
-    """A metric with its help and label names; `labels` of every call are values in the order of `names`."""
+    """A metric with its help and label names; `labels` of every call are values in the order of `names`.
+
+    `together` says how the values of several workers become one.
+    """
 
     kind: Kind = "gauge"
 
-    def __init__(self, name: str, about: str, names: Sequence[str] = ()) -> None:
-        self.name, self.about, self.names = name, about, tuple(names)
+    def __init__(self, name: str, about: str, names: Sequence[str] = (), together: Together = "sum") -> None:
+        self.name, self.about, self.names, self.together = name, about, tuple(names), together
 
-    def render(self) -> Iterator[str]:
-        """The lines of this family; none where nothing was counted and labels are wanted."""
-        lines = list(self._samples())
+    def values(self) -> Rows:
+        """What this process has counted, by labels."""
+        raise NotImplementedError
+
+    def go_on(self, rows: Rows) -> None:
+        """Begins where a worker that died has ended; only what is counted goes on."""
+
+    def render(self, others: Iterable[Rows] = ()) -> Iterator[str]:
+        """The lines of this family, with the rows of others; none where nothing was counted and labels are wanted."""
+        lines = [
+            line
+            for labels, row in together((self.values(), *others), self.together)
+            for line in self._lines(labels, row)
+        ]
         if lines:
             yield f"# HELP {self.name} {_escape_help(self.about)}"
             yield f"# TYPE {self.name} {self.kind}"
             yield from lines
 
-    def _samples(self) -> Iterator[str]:
-        raise NotImplementedError
+    def _lines(self, labels: Labels, row: Row) -> Iterator[str]:
+        assert not isinstance(row, list)  # a histogram writes its own
+        yield f"{self.name}{braces(self.names, labels)} {number(row)}"
 
 
 class Counter(Family):
@@ -51,9 +71,13 @@ class Counter(Family):
         if amount >= 0 and amount != math.inf:
             self.rows[labels] = self.rows.get(labels, 0) + amount
 
-    def _samples(self) -> Iterator[str]:
-        for labels, value in self.rows.items():
-            yield f"{self.name}{braces(self.names, labels)} {number(value)}"
+    def values(self) -> Rows:
+        return self.rows
+
+    def go_on(self, rows: Rows) -> None:
+        for labels, value in rows.items():
+            if not isinstance(value, list):
+                self.add(labels, value)
 
 
 class Gauge(Family):
@@ -61,29 +85,34 @@ class Gauge(Family):
 
     kind: Kind = "gauge"
 
-    def __init__(self, name: str, about: str, names: Sequence[str] = ()) -> None:
-        super().__init__(name, about, names)
+    def __init__(self, name: str, about: str, names: Sequence[str] = (), together: Together = "sum") -> None:
+        super().__init__(name, about, names, together)
         self.rows: dict[Labels, float] = {}
 
     def set(self, labels: Labels, value: float) -> None:
         self.rows[labels] = value
 
-    def _samples(self) -> Iterator[str]:
-        for labels, value in self.rows.items():
-            yield f"{self.name}{braces(self.names, labels)} {number(value)}"
+    def values(self) -> Rows:
+        return self.rows
 
 
 class Reading(Family):
     """One value that is asked for when somebody looks; None leaves it out."""
 
-    def __init__(self, name: str, about: str, read: Callable[[], float | None], kind: Kind = "gauge") -> None:
-        super().__init__(name, about)
-        self.kind, self._read = kind, read
+    def __init__(
+        self, name: str, about: str, read: Callable[[], float | None], kind: Kind = "gauge", together: Together = "sum"
+    ) -> None:
+        super().__init__(name, about, together=together)
+        self.kind, self._read, self._before = kind, read, 0.0
 
-    def _samples(self) -> Iterator[str]:
+    def values(self) -> Rows:
         value = self._read()
-        if value is not None:
-            yield f"{self.name} {number(value)}"
+        return {} if value is None else {(): self._before + value}
+
+    def go_on(self, rows: Rows) -> None:
+        value = rows.get(())
+        if self.kind == "counter" and value is not None and not isinstance(value, list):
+            self._before = value
 
 
 class Histogram(Family):
@@ -94,7 +123,7 @@ class Histogram(Family):
     def __init__(self, name: str, about: str, names: Sequence[str], bounds: Sequence[float]) -> None:
         super().__init__(name, about, names)
         self.bounds = tuple(bounds)
-        self.rows: dict[Labels, list[float]] = {}  # one count per bound, one beyond them, the sum
+        self.rows: dict[Labels, list[float]] = {}
 
     def observe(self, labels: Labels, value: float) -> None:
         """Counts one value; what is not a finite number is not counted."""
@@ -106,19 +135,48 @@ class Histogram(Family):
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value
 
-    def _samples(self) -> Iterator[str]:
-        for labels, row in self.rows.items():
-            total = 0.0
-            for bound, count in zip((*self.bounds, math.inf), row[:-1], strict=True):
-                total += count
-                yield f"{self.name}_bucket{braces((*self.names, 'le'), (*labels, number(bound)))} {number(total)}"
-            yield f"{self.name}_sum{braces(self.names, labels)} {number(row[-1])}"
-            yield f"{self.name}_count{braces(self.names, labels)} {number(total)}"
+    def values(self) -> Rows:
+        return {labels: list(row) for labels, row in self.rows.items()}
+
+    def go_on(self, rows: Rows) -> None:
+        for labels, row in rows.items():
+            if isinstance(row, list) and len(row) == len(self.bounds) + 2:
+                self.rows[labels] = list(row)
+
+    def _lines(self, labels: Labels, row: Row) -> Iterator[str]:
+        assert isinstance(row, list)  # see `values`
+        total = 0.0
+        for bound, count in zip((*self.bounds, math.inf), row[:-1], strict=True):
+            total += count
+            yield f"{self.name}_bucket{braces((*self.names, 'le'), (*labels, number(bound)))} {number(total)}"
+        yield f"{self.name}_sum{braces(self.names, labels)} {number(row[-1])}"
+        yield f"{self.name}_count{braces(self.names, labels)} {number(total)}"
 
 
-def render(families: Sequence[Family]) -> str:
-    """The families as text, with the newline at the end that the format asks for."""
-    return "".join(f"{line}\n" for family in families for line in family.render())
+def together(several: Iterable[Rows], how: Together) -> Iterator[tuple[Labels, Row]]:
+    """The rows of several workers as those of one."""
+    merged: dict[Labels, Row] = {}
+    for rows in several:
+        for labels, row in rows.items():
+            known = merged.get(labels)
+            merged[labels] = row if known is None else _both(known, row, how)
+    yield from merged.items()
+
+
+def _both(one: Row, other: Row, how: Together) -> Row:
+    if isinstance(one, list) or isinstance(other, list):
+        assert isinstance(one, list)  # the same family: both are histograms
+        assert isinstance(other, list)
+        return [a + b for a, b in zip(one, other, strict=True)]
+    return one + other if how == "sum" else min(one, other) if how == "min" else max(one, other)
+
+
+def render(families: Sequence[Family], others: Sequence[Mapping[str, Rows]] = ()) -> str:
+    """The families as text, with the newline at the end that the format asks for. `others`: the rows of other workers,
+    by the names of their families."""
+    return "".join(
+        f"{line}\n" for family in families for line in family.render([one.get(family.name, {}) for one in others])
+    )
 
 
 def braces(names: Sequence[str], values: Sequence[str]) -> str:

@@ -10,12 +10,22 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import nacre
 from nacre.lifecycle.serve.contract import ROUTES, Entry
-from nacre.lifecycle.serve.watch.families import Counter, Family, Gauge, Histogram, Kind, Reading, render
+from nacre.lifecycle.serve.watch.families import (
+    Counter,
+    Family,
+    Gauge,
+    Histogram,
+    Kind,
+    Reading,
+    Rows,
+    Together,
+    render,
+)
 
 OTHER = "other"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -62,8 +72,8 @@ class Metrics:
         )
         self.waiting = Gauge("nacre_queue_waiting", "Requests that wait for a local model.", by_model)
         self.running = Gauge("nacre_queue_running", "Requests that a local model works on.", by_model)
-        self.up = Gauge("nacre_upstream_up", "Whether a model can answer (1) or not (0).", by_model)
-        build = Gauge("nacre_build_info", "Version of the gateway.", ("version", "python"))
+        self.up = Gauge("nacre_upstream_up", "Whether a model can answer (1) or not (0).", by_model, "min")
+        build = Gauge("nacre_build_info", "Version of the gateway.", ("version", "python"), "max")
         build.set((nacre.__version__, platform.python_version()), 1)
         self._families: list[Family] = [
             self.requests, self.tokens, self.uncounted, self.disagreeing, self.money, self.unpriced, self.cached,
@@ -108,13 +118,33 @@ class Metrics:
         """Whether a model can answer: None where it can, else why not."""
         self.up.set((self.label(model),), 1 if why is None else 0)
 
-    def reads(self, name: str, about: str, read: Callable[[], float | None], kind: Kind = "gauge") -> None:
-        """Adds a value that another part knows: it is asked when the metrics are."""
-        self._families.append(Reading(name, about, read, kind))
+    def add(self, family: Family) -> None:
+        """Adds a family that another part counts."""
+        self._families.append(family)
 
-    def render(self) -> str:
-        """The text format of Prometheus."""
-        return render(self._families)
+    def reads(
+        self, name: str, about: str, read: Callable[[], float | None], kind: Kind = "gauge", together: Together = "sum"
+    ) -> None:
+        """Adds a value that another part knows: it is asked when the metrics are."""
+        self._families.append(Reading(name, about, read, kind, together))
+
+    def counted(self) -> dict[str, Rows]:
+        """What this process has counted, by the names of the families."""
+        return {one.name: dict(one.values()) for one in self._families if one.kind != "gauge"}
+
+    def gauges(self) -> dict[str, Rows]:
+        """What goes up and down, as it is now."""
+        return {one.name: dict(one.values()) for one in self._families if one.kind == "gauge"}
+
+    def go_on(self, values: Mapping[str, Rows]) -> None:
+        """Begins where a worker that died has ended: counters never go back."""
+        for family in self._families:
+            if family.name in values:
+                family.go_on(values[family.name])
+
+    def render(self, others: Sequence[Mapping[str, Rows]] = ()) -> str:
+        """The text format of Prometheus; `others` are the values of the other workers."""
+        return render(self._families, others)
 
     def label(self, model: str) -> str:
         """A configured model's name, `other` for what a client made up."""
@@ -133,7 +163,7 @@ class Metrics:
 def _of_the_process() -> list[Family]:
     began = time.time()
     return [
-        Reading("process_start_time_seconds", "Start of the process, Unix time.", lambda: began),
+        Reading("process_start_time_seconds", "Start of the process, Unix time.", lambda: began, together="min"),
         Reading("process_cpu_seconds_total", "Processor time used.", time.process_time, "counter"),
         Reading("process_resident_memory_bytes", "Memory held.", _resident),
         Reading("nacre_tasks", "Tasks of the event loop.", _tasks),
