@@ -7,14 +7,18 @@ import re
 from typing import Literal
 
 Fault = Literal[
-    "none", "slow", "reset", "stall", "429", "500", "garbage", "no_http", "cut", "early_end", "hang"
+    "none", "slow", "reset", "stall", "429", "500", "garbage", "no_http", "cut", "early_end", "hang", "trickle"
 ]  # fmt: skip
 _PLAIN: dict[Fault, float] = {
     "none": 0.8, "slow": 0.05, "reset": 0.04, "stall": 0.005, "429": 0.04, "500": 0.04,
     "garbage": 0.015, "no_http": 0.01,
 }  # fmt: skip
-_STREAM: dict[Fault, float] = {**_PLAIN, "none": 0.7, "cut": 0.06, "early_end": 0.03, "hang": 0.01}
+_STREAM: dict[Fault, float] = {
+    **_PLAIN, "none": 0.6, "cut": 0.06, "early_end": 0.03, "hang": 0.01, "trickle": 0.1,
+}  # fmt: skip
 _NUMBER = re.compile(rb"#(\d+)")
+_KEY = re.compile(rb"key=(\w+)")
+Leaving = Literal["never", "early", "midway"]
 
 
 def number_in(body: bytes) -> int:
@@ -28,6 +32,19 @@ def fault_of(number: int, seed: int, stream: bool) -> Fault:
     weights = _STREAM if stream else _PLAIN
     rng = random.Random(seed * 1_000_003 + number)
     return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def key_in(body: bytes) -> str:
+    """The name of the key that a request was made with, as its prompt tells it."""
+    found = _KEY.search(body)
+    return found[1].decode() if found else ""
+
+
+def leaving_of(number: int, seed: int, stream: bool) -> tuple[Leaving, float]:
+    """Whether the client of request `number` leaves: before its answer, after so many seconds, or inside a stream."""
+    rng = random.Random(seed * 7_000_003 + number)
+    leaving: Leaving = rng.choices(["never", "early", "midway"], [0.92, 0.04, 0.04 if stream else 0.0])[0]
+    return leaving, rng.uniform(0.0, 0.2)
 
 
 def tokens_of(number: int) -> tuple[int, int]:

@@ -3,7 +3,8 @@
     python -m gateway_parts.mock PORT [--faults SEED]
 
 A body with `"stream":true` is answered with server-sent events, the usage in the last but one. GET /stats tells what
-was billed: requests and tokens of answers that were sent whole. With faults, the number after `#` in the prompt decides
+was billed: requests and tokens of answers that were sent whole, GET /billed the same by request id, with the most
+requests of each key that were under way at once. With faults, the number after `#` in the prompt decides
 what happens (see `faults.py`), so that a run can be repeated. A whole answer is billed when its last byte is handed to
 the kernel.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from gateway_parts.faults import Fault, fault_of, number_in, tokens_of
+from gateway_parts.faults import Fault, fault_of, key_in, number_in, tokens_of
 
 WORDS = ("Yes", ", the", " first", " answer", " is", " the", " right", " one", ".")
 _JSON = b"content-type: application/json\r\n"
@@ -70,12 +71,31 @@ class Billed:
         self.requests = self.prompt = self.completion = 0
         self.done: Counter[str] = Counter()
         self.tries: Counter[int] = Counter()
+        self.by_id: dict[str, tuple[int, int]] = {}
+        self.twice: list[str] = []
+        self.under_way: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
 
     def add(self, prompt: int, completion: int) -> None:
         """One answer that was sent whole."""
         self.requests, self.prompt, self.completion = (
             self.requests + 1, self.prompt + prompt, self.completion + completion,
         )  # fmt: skip
+
+    def note(self, request: str, prompt: int, completion: int) -> None:
+        """The same, by the id of the request."""
+        if request in self.by_id:
+            self.twice.append(request)
+        self.by_id[request] = (prompt, completion)
+        self.add(prompt, completion)
+
+    def look(self, key: str) -> None:
+        """Notes how many requests of a key are under way."""
+        self.most[key] = max(self.most[key], self.under_way[key])
+
+    def in_full(self) -> bytes:
+        """Every id, as JSON."""
+        return json.dumps({"by_id": self.by_id, "twice": self.twice, "most": self.most, "done": self.done}).encode()
 
     def body(self) -> bytes:
         """As JSON."""
@@ -92,6 +112,7 @@ class Mock(asyncio.Protocol):
         self._rest = b""
         self._loop = asyncio.get_running_loop()
         self._timers: set[TimerHandle] = set()
+        self._key: str | None = None  # of the request under way
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvloop's is no subclass
         self._transport = transport
@@ -99,6 +120,7 @@ class Mock(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         for timer in self._timers:
             timer.cancel()
+        self._ended()
 
     def data_received(self, data: bytes) -> None:
         self._rest += data
@@ -114,12 +136,14 @@ class Mock(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"get /stats"):
             self._transport.write(response("200 OK", self._billed.body()))
+        elif head.startswith(b"get /billed"):
+            self._transport.write(response("200 OK", self._billed.in_full()))
         elif head.startswith(b"get"):
             self._transport.write(response("200 OK", b'{"object":"list","data":[{"id":"mock","object":"model"}]}'))
         elif self._seed is None:
             self._plainly(body)
         else:
-            self._at_random(body, self._seed)
+            self._at_random(head, body, self._seed)
 
     def _plainly(self, body: bytes) -> None:
         self._billed.add(20, len(WORDS))
@@ -133,14 +157,15 @@ class Mock(asyncio.Protocol):
 
     # --- with faults
 
-    def _at_random(self, body: bytes, seed: int) -> None:
-        number = number_in(body)
+    def _at_random(self, head: bytes, body: bytes, seed: int) -> None:
+        number, request = number_in(body), head.partition(b"x-request-id:")[2].partition(b"\r\n")[0].strip().decode()
+        self._began(key_in(body))
         stream = b'"stream":true' in body or b'"stream": true' in body
         self._billed.tries[number] += 1  # a declared route asks again: another fate
         fault = fault_of(number, seed + self._billed.tries[number], stream)
         self._billed.done[fault] += 1
         prompt, completion = tokens_of(number)
-        send: Callable[[], None] = lambda: self._whole(stream, prompt, completion)  # noqa: E731
+        send: Callable[[], None] = lambda: self._whole(stream, request, prompt, completion)  # noqa: E731
         if fault == "none":
             send()
         elif fault == "slow":
@@ -150,15 +175,17 @@ class Mock(asyncio.Protocol):
         elif fault == "stall":
             pass  # says nothing: the gateway's patience ends it
         elif fault == "429":
-            self._transport.write(response("429 Too Many Requests", b'{"error":{"message":"slow down"}}',
-                                           _JSON + b"retry-after: 1\r\n"))  # fmt: skip
+            self._say(response("429 Too Many Requests", b'{"error":{"message":"slow down"}}',
+                               _JSON + b"retry-after: 1\r\n"))  # fmt: skip
         elif fault == "500":
-            self._transport.write(response("500 Internal Server Error", b"oops", b"content-type: text/plain\r\n"))
+            self._say(response("500 Internal Server Error", b"oops", b"content-type: text/plain\r\n"))
         elif fault == "garbage":
-            self._transport.write(response("200 OK", b"\x00\xff<html>{not json"))
+            self._say(response("200 OK", b"\x00\xff<html>{not json"))
         elif fault == "no_http":
             self._transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             self._transport.close()
+        elif fault == "trickle":
+            self._trickle(request, [chunked(one) for one in events(prompt, completion)], (prompt, completion))
         else:
             self._halfway(fault, prompt, completion)
 
@@ -169,20 +196,49 @@ class Mock(asyncio.Protocol):
         if fault == "cut":
             self._later(0.02, self._transport.abort)
         elif fault == "early_end":  # a proper end of the response, without the mark
-            self._transport.write(b"0\r\n\r\n")
+            self._say(b"0\r\n\r\n")
         # "hang": says nothing more
 
-    def _whole(self, stream: bool, prompt: int, completion: int) -> None:
+    def _trickle(self, request: str, left: list[bytes], counts: tuple[int, int], head: bytes = STREAM_HEAD) -> None:
+        """A good stream whose events come one by one: time to leave in its middle."""
         if self._transport.is_closing():
             return
-        self._billed.add(prompt, completion)
+        if len(left) > 1:
+            self._transport.write(head + left[0])
+            self._later(0.08, lambda: self._trickle(request, left[1:], counts, b""))
+        else:
+            self._billed.note(request, *counts)
+            self._say(left[0] + b"0\r\n\r\n")
+
+    def _whole(self, stream: bool, request: str, prompt: int, completion: int) -> None:
+        if self._transport.is_closing():
+            return
+        self._billed.note(request, prompt, completion)
         if stream:
             sent = b"".join(chunked(event) for event in events(prompt, completion))
-            self._transport.write(STREAM_HEAD + sent + b"0\r\n\r\n")
+            self._say(STREAM_HEAD + sent + b"0\r\n\r\n")
         else:
-            self._transport.write(response("200 OK", whole(prompt, completion)))
+            self._say(response("200 OK", whole(prompt, completion)))
+
+    def _began(self, key: str) -> None:
+        """A request of a key is under way. It is looked at a moment later: an end that the gateway sent before it, on
+        another connection, has then been heard."""
+        self._key = key
+        self._billed.under_way[key] += 1
+        self._later(0.005, lambda: self._billed.look(key))
+
+    def _say(self, data: bytes) -> None:
+        """The last of an answer."""
+        self._ended()
+        self._transport.write(data)
+
+    def _ended(self) -> None:
+        if self._key is not None:
+            self._billed.under_way[self._key] -= 1
+            self._key = None
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._timers = {timer for timer in self._timers if timer.when() > self._loop.time()}
         self._timers.add(self._loop.call_later(seconds, work))
 
 
