@@ -105,6 +105,18 @@ class Store:
                 return self.get(name, version)
         return None
 
+    def artifact(self, ref: str) -> Resolved:
+        """The artifact of this store that `name` or `name@version` addresses: never a path, never a scheme.
+
+        Raises ReferenceNotFound, and IntegrityError where its record does not belong to it.
+        """
+        found = self._stored(ref)
+        if found is None:
+            raise ReferenceNotFound(
+                f"{ref!r} is no artifact of {self.root / 'store'}", remedy=closest(ref.partition("@")[0], self.names())
+            )
+        return found
+
     def resolve(self, ref: str, base: Path | None = None) -> Resolved:
         """What `ref` names: `name`, `name@version`, a path (relative to `base`), or `scheme:...`.
 

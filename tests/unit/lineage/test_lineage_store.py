@@ -68,6 +68,15 @@ def test_paths_and_schemes_are_resolved(tmp_path: Path) -> None:
     assert store.resolve(str(store.folder("a", 1))).ref == "a@1"
 
 
+def test_an_address_of_the_store_is_never_a_path(tmp_path: Path) -> None:
+    store = Store()
+    put(store, "intents/tune", "x")
+    assert store.artifact("intents/tune").ref == store.artifact("intents/tune@1").ref == "intents/tune@1"
+    for ref in ("/etc", str(tmp_path), "../store/intents/tune", "./intents/tune", "intents/../intents/tune", "", "@1"):
+        with pytest.raises(ReferenceNotFound):
+            store.artifact(ref)
+
+
 def test_trap_55_a_changed_added_or_missing_file_is_named() -> None:
     store = Store()
     put(store, "a", "x")
