@@ -112,7 +112,7 @@ def test_off_the_application_is_itself() -> None:
     traces.start()
     traces.ended(ENTRY, "mini")
     assert traces.wrap(_nothing) is _nothing
-    assert traces.client() == []
+    assert traces.client() == {}
 
 
 def test_a_span_continues_the_clients_trace_and_holds_no_text() -> None:

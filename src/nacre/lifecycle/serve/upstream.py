@@ -1,90 +1,68 @@
 """Somebody else's model behind an OpenAI-compatible address: its bytes are passed on as they come.
 
-One session and one bounded pool of connections serve all upstreams. Redirects are never followed, nothing is
-decompressed, no request is sent twice. Everything that goes wrong before the first byte is a Refusal, so that a route
-may go on to its next model; after it, the stream ends with an error event and without [DONE].
+One bounded pool of connections serves all upstreams. Redirects are never followed, nothing is decompressed, no request
+is sent twice. Everything that goes wrong before the first byte is a Refusal, so that a route may go on to its next
+model; after it, the stream ends with an error event and without [DONE].
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import orjson
 
+import nacre
 from nacre.engine.openai_http import key_from
 from nacre.engine.openai_wire import is_same_model
 from nacre.errors import ConfigError
 from nacre.lifecycle.serve import upstream_errors as failures
-from nacre.lifecycle.serve.addresses import GuardedResolver, is_loopback_host, split
+from nacre.lifecycle.serve.addresses import is_loopback_host, split
 from nacre.lifecycle.serve.config import UpstreamConfig
 from nacre.lifecycle.serve.contract import Ability, Call, Json, Reply, Route
 from nacre.lifecycle.serve.events import EventWatch, usage_in
-from nacre.lifecycle.serve.wire import EVENT_STREAM, error_event
+from nacre.lifecycle.serve.line import Line, Origin, TraceHeaders
+from nacre.lifecycle.serve.link import Link
+from nacre.lifecycle.serve.wire import EVENT_STREAM, error_event, header_value
 
 _log = logging.getLogger(__name__)
 _PATHS: Mapping[Route, str] = {
     "chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings",
     "classify": "/classify", "search": "/search",
 }  # fmt: skip
-_KEPT_S = 4.0  # an idle connection: shorter than the 5 s after which common servers close theirs
 _ERROR_BYTES = 64 * 1024
-_CHUNK = 256 * 1024
-
-TraceConfigs = Callable[[], list[aiohttp.TraceConfig]]
 
 
-class Line:
-    """The connections of all upstreams: one session, opened once, closed once."""
-
-    def __init__(self, private: Mapping[str, bool], traces: TraceConfigs, connections: int = 512) -> None:
-        self._private, self._traces, self._connections = private, traces, connections
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> aiohttp.ClientSession:
-        """The session; opened at the first call."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(
-                limit=self._connections, resolver=GuardedResolver(self._private), keepalive_timeout=_KEPT_S,
-                ttl_dns_cache=60,
-            )  # fmt: skip
-            self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
-                read_bufsize=_CHUNK,
-                trace_configs=self._traces(),
-            )  # fmt: skip
-        return self._session
-
-    async def close(self) -> None:
-        """Closes all connections; calling it twice does no harm."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-
-
-def line_for(upstreams: Mapping[str, UpstreamConfig], traces: TraceConfigs = list) -> Line:
+def line_for(upstreams: Mapping[str, UpstreamConfig], trace: TraceHeaders = dict) -> Line:
     """The line of these upstreams, with what their hosts and their proxies may lead to."""
     private: dict[str, bool] = {}
     for config in upstreams.values():
         host = (split(config.address).hostname or "").lower()
         private[host] = private.get(host, False) or config.allow_private
         if proxy := _proxy(config.address):
-            private[(split(proxy).hostname or "").lower()] = True  # whoever set it means it
-    return Line(private, traces)
+            private[(urlsplit(proxy).hostname or "").lower()] = True  # whoever set it means it
+    return Line(private, trace)
 
 
 def _proxy(address: str) -> str | None:
-    """The proxy of the environment for this address, as the rest of Nacre uses it; none for this machine."""
+    """The proxy of the environment for this address, as the rest of Nacre uses it; none for this machine.
+
+    Raises ConfigError for one that cannot be used: what it says may hold a password, so it is not quoted.
+    """
     parts = split(address)
     host = parts.hostname or ""
-    if is_loopback_host(host) or proxy_bypass(host):
+    proxy = None if is_loopback_host(host) or proxy_bypass(host) else getproxies().get(parts.scheme)
+    if proxy is None:
         return None
-    return getproxies().get(parts.scheme)
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if urlsplit(proxy).scheme != "http" or not urlsplit(proxy).hostname:
+        variable = f"{parts.scheme.upper()}_PROXY"
+        raise ConfigError(f"{variable} is no proxy that speaks http", remedy=f"{variable}=http://HOST:PORT")
+    return proxy
 
 
 class Upstream:
@@ -94,9 +72,9 @@ class Upstream:
         self._name, self._config, self._line = name, config, line
         self._model = config.model or name
         self._base = config.address.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.timeouts.connect_s)
-        self._proxy = _proxy(config.address)
+        self._origin = Origin.of(config.address, _proxy(config.address))
         self._key: str | None = None
+        self._heads: dict[Route, bytes] = {}
         self._remarked = False
 
     def __repr__(self) -> str:
@@ -120,83 +98,88 @@ class Upstream:
                 f"model {self._name}: its key would travel to {parts.hostname} over plain http",
                 remedy="use https, or set insecure: true where the network is your own",
             )
-        await self._line.open()
+        self._heads = {route: self._head("POST", path) for route, path in _PATHS.items()}
 
     async def close(self) -> None:
-        """Nothing of its own: the line is closed by whoever opened it."""
+        """Nothing of its own: the line is closed by whoever made it."""
 
     async def healthy(self) -> str | None:
         """Asks for the list of models, which costs nothing; None where anything but a fault is answered."""
-        session = await self._line.open()
+        request = self._head("GET", "/models") + b"X-Request-Id: healthz\r\n\r\n"
+        connect_s = self._config.timeouts.connect_s
         try:
-            async with asyncio.timeout(self._config.timeouts.connect_s + 5):
-                async with session.get(
-                    f"{self._base}/models", headers=self._headers("healthz"), allow_redirects=False, proxy=self._proxy
-                ) as response:
-                    return f"HTTP {response.status}" if response.status >= 500 else None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            link = await self._line.ask(self._origin, request, connect_s=connect_s, answer_s=connect_s + 5)
+        except OSError as error:
             return failures.in_words(error)
+        link.release()
+        return f"HTTP {link.status}" if link.status >= 500 else None
 
     async def answer(self, call: Call) -> Reply:
         """Sends the call on; raises Refusal for whatever fails before the first byte of the answer."""
         strip = call.stream and not _wants_usage(call.body)
-        response = await self._send(call, strip)
+        link = await self._send(call, strip)
         try:
             if call.stream:
-                return await self._streamed(call, response, strip)
-            return await self._whole(call, response)
+                return await self._streamed(call, link, strip)
+            return await self._whole(call, link)
         except BaseException:
-            response.close()
+            link.close()
             raise
 
     # --- inside
 
-    def _headers(self, call_id: str) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "X-Request-Id": call_id}
+    def _head(self, method: str, path: str) -> bytes:
+        """The part of a request's head that is the same for every call."""
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"nacre/{nacre.__version__}"}
+        if method == "POST":
+            headers["Content-Type"] = "application/json"
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        return headers
+        return self._origin.head(method, urlsplit(self._base).path + path, headers)
 
-    async def _send(self, call: Call, add_usage: bool) -> aiohttp.ClientResponse:
-        """The response when its headers are there and say 200."""
+    async def _send(self, call: Call, add_usage: bool) -> Link:
+        """The answer when its headers are there and say 200."""
         body = {**call.body, "model": self._model}
         if add_usage and call.route in ("chat", "completions"):
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        session, times = await self._line.open(), self._config.timeouts
+        data, times = orjson.dumps(body), self._config.timeouts
+        more = "".join(f"{name}: {header_value(value)}\r\n" for name, value in self._line.trace().items())
+        more += f"X-Request-Id: {call.id}\r\nContent-Length: {len(data)}\r\n\r\n"
+        request = b"".join((self._heads[call.route], more.encode("ascii"), data))
         try:
-            async with asyncio.timeout(_left(call, times.first_byte_s)):
-                response = await session.post(
-                    self._base + _PATHS[call.route], data=orjson.dumps(body), headers=self._headers(call.id),
-                    allow_redirects=False, timeout=self._timeout, proxy=self._proxy,
-                )  # fmt: skip
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            link = await self._line.ask(
+                self._origin, request, connect_s=times.connect_s, answer_s=_left(call, times.first_byte_s)
+            )
+        except OSError as error:
             raise failures.unreachable(self._name, error, times) from error
-        if response.status != 200:
-            await self._refuse(call, response)
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            response.close()
+        if link.status != 200:
+            await self._refuse(call, link)
+        if link.headers.get("content-encoding", "identity").lower() != "identity":
+            link.close()
             raise failures.garbage(self._name, "it is compressed, though identity was asked for")
-        return response
+        return link
 
-    async def _refuse(self, call: Call, response: aiohttp.ClientResponse) -> None:
-        try:
-            async with asyncio.timeout(_left(call, self._config.timeouts.between_s)):
-                data = await response.content.read(_ERROR_BYTES)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            data = b""  # its status says enough
-        finally:
-            response.release()
-        raise failures.refused(self._name, response.status, data, response.headers.get("Retry-After"), self._key)
-
-    async def _whole(self, call: Call, response: aiohttp.ClientResponse) -> Reply:
+    async def _refuse(self, call: Call, link: Link) -> None:
         data = bytearray()
         try:
-            while chunk := await self._chunk(call, response):
+            while len(data) < _ERROR_BYTES and (chunk := await self._chunk(call, link)):
+                data += chunk
+        except OSError:
+            data.clear()  # its status says enough
+        finally:
+            link.release()
+        raise failures.refused(self._name, link.status, bytes(data), link.headers.get("retry-after"), self._key)
+
+    async def _whole(self, call: Call, link: Link) -> Reply:
+        data = bytearray()
+        try:
+            while chunk := await self._chunk(call, link):
                 data += chunk
                 if len(data) > self._config.reply_bytes:
                     raise failures.garbage(self._name, f"it is longer than {self._config.reply_bytes:,} bytes")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except OSError as error:
             raise failures.cut_off(self._name, error) from error
+        link.release()
         try:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -204,21 +187,21 @@ class Upstream:
         if not isinstance(value, dict):
             raise failures.garbage(self._name, "it is no JSON object")
         self._remark(value.get("model"))
-        return Reply(self._name, 200, bytes(data), None, usage_in(value), _headers_of(response))
+        return Reply(self._name, 200, bytes(data), None, usage_in(value), _headers_of(link))
 
-    async def _streamed(self, call: Call, response: aiohttp.ClientResponse, strip: bool) -> Reply:
+    async def _streamed(self, call: Call, link: Link, strip: bool) -> Reply:
         """The reply once its first bytes are there: until then another model may be asked."""
-        kind = response.headers.get("Content-Type", "")
+        kind = link.headers.get("content-type", "")
         if not kind.lower().startswith(EVENT_STREAM):
             raise failures.garbage(self._name, "a stream was asked for, and something else came")
         try:
-            first = await self._chunk(call, response, first=True)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            first = await self._chunk(call, link, first=True)
+        except OSError as error:
             raise failures.cut_off(self._name, error) from error
         if not first:
             raise failures.garbage(self._name, "it is empty")
-        reply = Reply(self._name, 200, headers=_headers_of(response))
-        reply.events = self._events(_Stream(call, response, EventWatch(strip), first), reply)
+        reply = Reply(self._name, 200, headers=_headers_of(link))
+        reply.events = self._events(_Stream(call, link, EventWatch(strip), first), reply)
         return reply
 
     async def _events(self, stream: _Stream, reply: Reply) -> AsyncIterator[bytes]:
@@ -229,14 +212,14 @@ class Upstream:
                 reply.usage = watch.usage
                 if out:
                     yield out
-                chunk = await self._chunk(stream.call, stream.response)
+                chunk = await self._chunk(stream.call, stream.link)
             if (watch.done or watch.finished) and (rest := watch.rest()):  # half an event is no use to anybody
                 reply.usage = watch.usage
                 yield rest
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except OSError as error:
             why = error
         finally:
-            stream.response.close() if why or not watch.done else stream.response.release()
+            stream.link.release()
         self._remark(watch.model)
         if watch.failed:  # it said so itself: one error event is enough
             reply.truncated = True
@@ -244,11 +227,10 @@ class Upstream:
             reply.truncated = True
             yield (b"\n\n" if watch.is_inside else b"") + error_event(failures.cut_off(self._name, why))
 
-    async def _chunk(self, call: Call, response: aiohttp.ClientResponse, *, first: bool = False) -> bytes:
-        """The next bytes as they came; b"" at the end. Raises TimeoutError."""
+    async def _chunk(self, call: Call, link: Link, *, first: bool = False) -> bytes:
+        """The next bytes as they came; b"" at the end. Raises TimeoutError and other OSErrors."""
         times = self._config.timeouts
-        async with asyncio.timeout(_left(call, times.first_byte_s if first else times.between_s)):
-            return await response.content.readany()
+        return await link.chunk(_left(call, times.first_byte_s if first else times.between_s))
 
     def _remark(self, given: object) -> None:
         """Says once in the log that the upstream names another model than the one asked for."""
@@ -260,7 +242,7 @@ class Upstream:
 @dataclass(frozen=True)
 class _Stream:
     call: Call
-    response: aiohttp.ClientResponse
+    link: Link
     watch: EventWatch
     first: bytes
 
@@ -275,6 +257,6 @@ def _left(call: Call, seconds: float) -> float:
     return max(0.001, min(seconds, call.deadline - time.monotonic()))
 
 
-def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _headers_of(link: Link) -> dict[str, str]:
     """Of the upstream's headers only the content's type: the others speak of its account with us."""
-    return {"content-type": response.headers.get("Content-Type", "application/json")}
+    return {"content-type": link.headers.get("content-type", "application/json")}

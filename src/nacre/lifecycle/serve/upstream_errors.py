@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
+import ssl
 
-import aiohttp
 import orjson
 
 from nacre.engine.retry_after import seconds_to_wait
 from nacre.lifecycle.serve.addresses import RefusedAddress
 from nacre.lifecycle.serve.config import Timeouts
 from nacre.lifecycle.serve.contract import Refusal
+from nacre.lifecycle.serve.line import CannotConnect, ConnectTimeout
+from nacre.lifecycle.serve.link import NoAnswer
 
 _LONGEST_QUOTE = 1000
 _LONGEST_WAIT_S = 86400.0
@@ -23,11 +25,11 @@ class UpstreamRefusal(Refusal):
 
 def unreachable(name: str, error: BaseException, times: Timeouts) -> Refusal:
     """502 or 504: no connection, or no answer in time."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, ConnectTimeout):
         return _fault(504, f"{name}: no connection within {times.connect_s:g} s", "connect_timeout")
     if isinstance(error, TimeoutError):
         return _fault(504, f"{name}: no answer within {times.first_byte_s:g} s", "first_byte_timeout")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
+    if isinstance(error, CannotConnect):
         return _fault(502, f"{name} cannot be reached: {in_words(error)}", "unreachable")
     return _fault(502, f"{name} closed the connection before it answered: {in_words(error)}", "no_answer")
 
@@ -65,18 +67,18 @@ def refused(name: str, status: int, data: bytes, retry_after: str | None, key: s
 
 def in_words(error: BaseException) -> str:
     """Why a connection failed, without addresses."""
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    inner = error.why if isinstance(error, CannotConnect) else error
     if isinstance(inner, RefusedAddress):
         return "its name leads to an address that is not public (allow_private)"
     if isinstance(inner, ConnectionRefusedError):
         return "nobody listens there"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(inner, socket.gaierror):
         return "its name is not known"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "its certificate is not good"
-    if isinstance(inner, asyncio.TimeoutError):
+    if isinstance(inner, ssl.SSLError):
+        return "its certificate is not good" if isinstance(inner, ssl.SSLCertVerificationError) else "TLS fails"
+    if isinstance(inner, TimeoutError):
         return "it takes too long"
-    return type(inner).__name__
+    return str(inner) if isinstance(inner, NoAnswer) else type(inner).__name__
 
 
 def _fault(status: int, message: str, code: str) -> Refusal:

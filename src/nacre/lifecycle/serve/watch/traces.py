@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nacre.lazy import missing, require
 from nacre.lifecycle.serve.contract import ASGI, ROUTES, Entry, Receive, Scope, Send
 from nacre.lifecycle.serve.watch.config import TracesConfig
-
-if TYPE_CHECKING:
-    from aiohttp import TraceConfig
 
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _OPERATIONS = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings"}
@@ -78,18 +75,12 @@ class Traces:
         if entry.outcome in ("upstream_error", "cut_short", "failed"):
             span.set_status(trace.StatusCode.ERROR, entry.outcome)
 
-    def client(self) -> list[TraceConfig]:
-        """For `aiohttp.ClientSession(trace_configs=...)`: passes the trace on to upstreams; empty when off."""
-        if not self._config.on:
-            return []
-        aiohttp = require("aiohttp")
-
-        async def begin(_session: Any, _context: Any, request: Any) -> None:
-            require("opentelemetry.propagate").inject(request.headers)
-
-        config: TraceConfig = aiohttp.TraceConfig()
-        config.on_request_start.append(begin)
-        return [config]
+    def client(self) -> dict[str, str]:
+        """The headers that pass the trace of the request under way on to an upstream; none when off."""
+        headers: dict[str, str] = {}
+        if self._config.on:
+            require("opentelemetry.propagate").inject(headers)
+        return headers
 
     async def close(self) -> None:
         """Sends what waits; in a thread, since the exporter blocks."""
