@@ -1,4 +1,5 @@
-"""An audit as an artifact of the store: `result.json`, `report.html`, and what it infers in its lineage record.
+"""An audit as an artifact of the store: `result.json` with its `sentences.json`, `report.html`, and what it infers in
+its lineage record.
 
 The record's field `audit` holds the subject, the verdict beside each reference, and as parents of basis `inferred`
 what the subject derives from; `nacre trace SUBJECT` draws them beside witnessed and declared ones. The audit reads no
@@ -16,6 +17,7 @@ from typing import Any
 from nacre.data.write import write_json
 from nacre.lifecycle.audit.audit import AuditOptions
 from nacre.lifecycle.audit.identity import is_whole
+from nacre.lifecycle.audit.kept import RESULT, SENTENCES, sentences_of
 from nacre.lifecycle.audit.report import render
 from nacre.lifecycle.audit.result import as_object
 from nacre.lifecycle.audit.sentences import deciding
@@ -27,7 +29,7 @@ from nacre.recipe import machine
 from nacre.recipe.report import keep_report
 
 STAGE, REVISION = "audit.report", 1
-RESULT, REPORT = "result.json", "report.html"
+REPORT = "report.html"
 # What an audit finds -> the relation that a recipe would have recorded; otherwise `made_from`.
 RELATIONS: Mapping[str, str] = {
     "fine-tuned": "finetuned_from",
@@ -67,6 +69,7 @@ def record(pairs: Sequence[Pair], options: AuditOptions, store: Store) -> str:
 
     def write(folder: Path) -> None:
         write_json(folder / RESULT, as_object(pairs))
+        write_json(folder / SENTENCES, sentences_of(pairs))
         write_atomic(folder / REPORT, render(pairs, options.language, created[:10]).encode())
 
     return keep_report(store, kept, write).ref
