@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nacre.cli.terminal import coloured, duration, number, size, table
 from nacre.lifecycle.audit.report.content import control, cost_rows, name_of_test, not_tested, notes
 from nacre.lifecycle.audit.said import spoken
-from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, names, stage_sentence, summary
+from nacre.lifecycle.audit.sentences import CLAIMS, chance, deciding, names, summary
 from nacre.lifecycle.audit.verdict import Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 
@@ -37,11 +37,11 @@ def lines(pairs: Sequence[Pair], words: Words) -> Iterator[str]:
 
 def _pair(pair: Pair, words: Words) -> Iterator[str]:
     yield f"{coloured(pair.verdict, _COLOURS[pair.verdict])}  {spoken(summary(pair), words.language)}"
-    yield f"{words('means')}: {words(f'means_{pair.verdict}')}"
+    yield words.labelled(words("means"), words(f"means_{pair.verdict}"))
     yield from _beyond_the_pair(pair, words)
     yield ""
     rows = [
-        [words(name), one.verdict, _chance(one, words), stage_sentence(one, words.language)]
+        [words(name), one.verdict, _chance(one, words), spoken(one.text, words.language)]
         for name, one in pair.stages.items()
     ]
     yield table(rows, (words("stage"), words("verdict"), words("chance"), words("sentence")))
@@ -74,7 +74,7 @@ def _pair(pair: Pair, words: Words) -> Iterator[str]:
     yield ""
     shown = cost_rows(pair, words, duration, size)
     if shown:
-        yield "; ".join(f"{name}: {value}" for name, value in shown)
+        yield words.clauses(words.labelled(name, value) for name, value in shown)
 
 
 def _beyond_the_pair(pair: Pair, words: Words) -> Iterator[str]:
@@ -101,7 +101,8 @@ def group_lines(grouped: Grouped) -> Iterator[str]:
 def _chance(stage: StageVerdict | None, words: Words) -> str:
     if stage is None or stage.p_value is None or stage.verdict not in CLAIMS:
         return ""
-    return f"{chance(stage.p_value, words.language)} ({words(f'tier_{stage.tier}') if stage.tier else ''})"
+    tier = words(f"tier_{stage.tier}") if stage.tier else ""
+    return words("chance_by_tier", chance=chance(stage.p_value, words.language), tier=tier)
 
 
 def _p_of(stage: StageVerdict | None) -> str:

@@ -30,16 +30,22 @@ from nacre.lineage.record import Parent, Record, write
 from nacre.lineage.store import Store
 
 SOURCE = Path(str(nacre.lifecycle.audit.__file__)).parent
-# Files whose sentences are not all in the table yet, and how many are not. The numbers only ever go down.
-IN_ENGLISH = {
-    "data/canaries.py": 1, "kernel/assign.py": 1,
-    "kernel/canonicalise.py": 8, "kernel/configured.py": 2, "kernel/declared.py": 1, "kernel/families.py": 4,
-    "kernel/graph.py": 1, "kernel/group.py": 1, "kernel/heads.py": 4, "kernel/quantised.py": 2, "kernel/roles.py":
-    1, "kernel/sizes.py": 4, "kernel/unnamed.py": 2, "kernel/views.py": 3, "opening.py": 9,
-    "tokenizers/ranked.py": 1, "tokenizers/stage.py": 26,
-}  # fmt: skip
+# What reads like a sentence and is none: lines of the graph, lists of roles, a canary, the head of a table. The numbers
+# only ever go down.
+IN_ENGLISH = {"data/canaries.py": 1, "kernel/families.py": 4, "kernel/graph.py": 1, "kernel/group.py": 1,
+              "kernel/roles.py": 1}  # fmt: skip
 # Nothing of these is said by a stage: other words, errors with their remedies, attacks of the bank, patterns.
-NOT_STAGES = ("words.py", "messages.py", "said.py", "sentences.py", "report", "attacks", "readers", "recording.py")
+NOT_STAGES = (
+    "words.py",
+    "messages",
+    "said.py",
+    "sentences.py",
+    "report",
+    "attacks",
+    "readers",
+    "recording.py",
+    "kept.py",
+)
 PROSE = re.compile(r"[A-Za-z'-]{2,} [a-z'-]+ [a-z'-]+")
 
 
@@ -59,6 +65,8 @@ def said_templates() -> Iterator[tuple[str, str, ast.Call]]:
             given = {one: node.value for node in ast.walk(scope) if isinstance(node, ast.Assign) for one in named(node)}
             for node in ast.walk(scope):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say" and node.args:
+                    if any(one.arg is None for one in node.keywords):
+                        continue  # a sentence made again of what was kept of it
                     found = literals(node.args[0], tables, given)
                     assert found, f"{name}: {ast.unparse(node)} has no template to be found"
                     yield from ((name, one, node) for one in found)
@@ -108,7 +116,7 @@ def test_every_sentence_is_given_the_values_that_it_names() -> None:
 
 def test_no_row_of_the_table_is_left_over() -> None:
     """A row is a template or a sentence that the source still holds."""
-    elsewhere = {node.value for name, tree in trees() if name != "messages.py" for node in ast.walk(tree)
+    elsewhere = {node.value for name, tree in trees() if not name.startswith("messages") for node in ast.walk(tree)
                  if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
     assert not {one for one in MESSAGES if one not in elsewhere}
 
@@ -128,7 +136,7 @@ def english_only(tree: ast.Module) -> list[str]:
         if id(node) in skipped or not isinstance(node, ast.Constant | ast.JoinedStr):
             continue
         text = node.value if isinstance(node, ast.Constant) else ast.unparse(node)
-        if isinstance(text, str) and PROSE.search(text) and text not in MESSAGES:
+        if isinstance(text, str) and PROSE.search(text) and text not in MESSAGES and f"test_{text}" not in keys():
             found.append(text)
     return found
 

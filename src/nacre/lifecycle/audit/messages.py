@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nacre.lifecycle.audit.messages_data import MESSAGES as DATA
+from nacre.lifecycle.audit.messages_files import MESSAGES as FILES
+from nacre.lifecycle.audit.messages_kernel import MESSAGES as KERNEL
+from nacre.lifecycle.audit.messages_tokenizer import MESSAGES as TOKENIZER
 
 _PAIR: Mapping[str, str] = {
     "The weights of {a} are those of {b}: every tensor is the same, value for value.":
@@ -66,25 +69,8 @@ _REASONS: Mapping[str, str] = {
     "there is not enough memory for it": "内存不足",
     "the weights were not compared": "权重未作比较",
     "equal values need no control": "数值相等，无需对照",
-    "no test fired, so there was nothing to refute": "没有检验触发，无可反驳",
+    "no test fired, so there was nothing to refute": "没有检验触发，无需对照",
     "no test fired on an unrelated model of the reference's shape": "与参照形状相同的无关模型未触发任何检验",
-}  # fmt: skip
-_KERNEL: Mapping[str, str] = {
-    "{found}; a shared design says nothing about weights": "{found}；设计相同并不说明权重的来源",
-    "the same kernel: design ({family}) and all sizes{basis}": "内核相同：设计（{family}）与各项尺寸都一致{basis}",
-    "the same design ({family}), {sizes}{basis}": "设计相同（{family}），{sizes}{basis}",
-    "other sizes ({names})": "尺寸不同（{names}）",
-    "no other size known to differ": "未见尺寸不同",
-    "different designs: {n} operations differ between {ours} and {theirs}{basis}":
-        "设计不同：{ours} 与 {theirs} 之间有 {n} 处运算不一样{basis}",
-    " (by tensor names; sizes are declared)": "（依据张量名称；尺寸为自行声明）",
-    " (declared by a config alone; nothing is proven)": "（仅由配置声明，未经证实）",
-    "{n} operations differ": "{n} 处运算不同",
-    "any layer whose operations differ by one": "任何一层中哪怕一处运算的差异",
-    "what only configs declare differs (activation, positions, scales): tensors cannot confirm it":
-        "仅由配置声明的内容不同（激活函数、位置编码、缩放）：张量无从证实",
-    "the {side}'s sizes: no shapes are known": "{side}的尺寸：形状未知",
-    "the {side}'s roles that shapes leave open: {roles}": "形状无法确定{side}中哪个张量是：{roles}",
 }  # fmt: skip
 _WEIGHTS: Mapping[str, str] = {
     # exact
@@ -95,17 +81,17 @@ _WEIGHTS: Mapping[str, str] = {
     # basis
     "no common basis: hidden sizes are {a} and {b}": "没有共同的基底：隐藏维度为 {a} 与 {b}",
     "neurons keep their order with a rank correlation of {rho:.3f} in {n} pairs of layers":
-        "在 {n} 对层中，神经元保持原有次序，等级相关为 {rho:.3f}",
+        "在 {n} 对层中，神经元次序的等级相关为 {rho:.3f}",
     "training is equivariant under permutations of hidden neurons (independent initialisation, any optimiser that "
     "treats them alike), and no one has sorted the neurons since":
         "训练对隐藏神经元的置换是等变的（独立初始化，优化器对各神经元一视同仁），且此后无人重排神经元",
     # invariant
     "there are too few shared tokens to ask both models about": "共有词元太少，不足以向两个模型提问",
     "gate and up projections agree on which neurons correspond: rho {rho:.3f} over {n} layer pairs":
-        "门投影与上投影对神经元对应关系的判断一致：{n} 对层上 rho 为 {rho:.3f}",
+        "门投影与上投影对神经元对应关系的判断，一致程度为 rho {rho:.3f}（{n} 对层）",
     # body
     "in the stack's own axes gate and up agree on which neurons correspond: rho {rho:.3f}":
-        "在各层自身的坐标轴上，门投影与上投影对神经元对应关系的判断一致：rho 为 {rho:.3f}",
+        "在各层自身的坐标轴上，门投影与上投影对神经元对应关系的判断，一致程度为 rho {rho:.3f}",
     "hidden sizes are {a} and {b}": "隐藏维度为 {a} 与 {b}",
     "the hidden size {d} is above {most}, and eigenvectors would take minutes":
         "隐藏维度 {d} 超过 {most}，计算特征向量需要数分钟",
@@ -141,7 +127,8 @@ _WEIGHTS: Mapping[str, str] = {
         "两个词嵌入在同一基底中，但没有可作判据的检验触发",
     "the bank has not been measured: what would have been caught is not known": "尚未以样本库测量：可检出的范围未知",
     "no sign of common weights (p = {p:.2g}); {power}": "未见权重同源的迹象（p = {p:.2g}）；{power}",
-    "would have been caught, of so many in the bank: {parts}": "可以检出（检出率 / 样本库中的对数）：{parts}",
+    "would have been caught, of so many in the bank: {parts}":
+        "以下派生方式可以检出（检出率 / 样本库中的模型对数量）：{parts}",
     "{kind} ({tpr:.1%} / {n})": "{kind}（{tpr:.1%} / {n}）",
     "embeddings retrained after further tuning": "再次训练之后又重训词嵌入",
     "a merge that keeps under about 40 % of the reference, in another basis":
@@ -230,4 +217,4 @@ _WEIGHTS: Mapping[str, str] = {
     "{n:,} tokens are shared": "共有 {n:,} 个词元",
 }  # fmt: skip
 
-MESSAGES: Mapping[str, str] = {**_PAIR, **_REASONS, **_KERNEL, **_WEIGHTS, **DATA}
+MESSAGES: Mapping[str, str] = {**_PAIR, **_REASONS, **FILES, **KERNEL, **TOKENIZER, **_WEIGHTS, **DATA}

@@ -18,6 +18,7 @@ from nacre.lifecycle.audit.readers.files import shown
 from nacre.lifecycle.audit.readers.joined import JoinedSource, joined_infos, parts_of
 from nacre.lifecycle.audit.readers.ranges import RangeSource
 from nacre.lifecycle.audit.readers.strict_json import parse_object
+from nacre.lifecycle.audit.said import clauses, say
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.tensors import TensorInfo, TensorSource
 from nacre.lineage.digest import RECORD_NAME
@@ -91,7 +92,7 @@ def _resolve(ref: str, store: Store, notes: list[str]) -> Resolved:
     except NacreError as error:
         if not exists:
             raise
-        notes.append(f"its lineage record is left out: {error.message}")
+        notes.append(say("its lineage record is left out: {reason}", reason=error.message))
         return Resolved(str(path.absolute()), path.absolute())
 
 
@@ -144,8 +145,8 @@ def _join(parts: _Parts) -> None:
         parts.infos = joined_infos(parts.infos, pieces)
         if parts.tensors is not None:
             parts.tensors = JoinedSource(parts.tensors, pieces)
-        parts.notes.append(f"{len(pieces)} matrices lie in {sum(map(len, pieces.values()))} tensors of their rows: "
-                           "read as matrices")  # fmt: skip
+        template = "{n} matrices lie in {all} tensors of their rows: read as matrices"
+        parts.notes.append(say(template, n=len(pieces), all=sum(map(len, pieces.values()))))
 
 
 def _take_gguf(path: Path, parts: _Parts) -> None:
@@ -167,7 +168,8 @@ def _open_file(path: Path, parts: _Parts) -> None:
     if kind == "index":
         parts.infos = index.names_only(index.read_index(path))
         _join(parts)
-        parts.missing["weights"] = f"{shown(path.name)} alone names {len(parts.infos)} tensors and holds none"
+        template = "{file} alone names {n} tensors and holds none"
+        parts.missing["weights"] = say(template, file=shown(path.name), n=len(parts.infos))
     elif kind == "config":
         parts.config = folder.read_config(path, parts.notes)
     elif kind == "adapter":
@@ -181,7 +183,8 @@ def _open_file(path: Path, parts: _Parts) -> None:
     else:
         _take(index.read_files([path], folder.reader_of(path)), parts)
         if path.suffix == ".gguf" and not parts.infos:
-            parts.missing.setdefault("weights", f"{shown(path.name)} holds a vocabulary and no tensors")
+            reason = say("{file} holds a vocabulary and no tensors", file=shown(path.name))
+            parts.missing.setdefault("weights", reason)
             _take_gguf(path, parts)
 
 
@@ -212,7 +215,7 @@ def _take_data(path: Path, parts: _Parts) -> None:
     except NacreError as error:
         parts.missing["data"] = error.message
     except OSError as error:
-        parts.missing["data"] = f"{shown(path.name)} cannot be read: {error.strerror}"
+        parts.missing["data"] = say("{file} cannot be read: {why}", file=shown(path.name), why=error.strerror)
 
 
 def _put_on_base(path: Path, parts: _Parts, store: Store, given: str | Path | None) -> None:
@@ -222,19 +225,22 @@ def _put_on_base(path: Path, parts: _Parts, store: Store, given: str | Path | No
     try:
         base, under = _found(_base(path, named, given), store)
         if under.adapter is not None and under.config is None:
-            raise CheckpointError(f"{shown(base.ref)} is an adapter itself", remedy="merge it into its base first")
+            what = say("{ref} is an adapter itself", ref=shown(base.ref))
+            raise CheckpointError(what, remedy="merge it into its base first")
     except NacreError as error:
-        parts.missing["weights"] = parts.missing["kernel"] = f"an adapter without its base: {error.message}"
+        reason = say("an adapter without its base: {reason}", reason=error.message)
+        parts.missing["weights"] = parts.missing["kernel"] = reason
         return
     parts.base, parts.config, parts.infos = base.path, under.config, under.infos
     parts.tokenizer = parts.tokenizer or under.tokenizer
     if under.tensors is None:
-        parts.missing["weights"] = f"the adapter's base: {under.missing.get('weights', _ABSENT['weights'])}"
+        reason = say("the adapter's base: {reason}", reason=under.missing.get("weights", _ABSENT["weights"]))
+        parts.missing["weights"] = reason
     elif adapter is not None:
         try:
             parts.tensors = AdaptedSource(under.tensors, adapter, parts.adapter or {})
             parts.infos = parts.tensors.infos
-            parts.notes.append(f"read as the model that the adapter makes of {shown(base.ref)}")
+            parts.notes.append(say("read as the model that the adapter makes of {ref}", ref=shown(base.ref)))
         except CheckpointError as error:
             parts.missing["weights"] = error.message
 
@@ -252,7 +258,7 @@ def _base(path: Path, named: Any, given: str | Path | None) -> str | Path:
                 return place
         except (OSError, ValueError, RuntimeError):  # a name that is no path, or a loop of links
             continue
-    raise CheckpointError(f"{shown(named)} is not on this machine", remedy="give it: --base")
+    raise CheckpointError(say("{ref} is not on this machine", ref=shown(named)), remedy="give it: --base")
 
 
 def _subject(resolved: Resolved, parts: _Parts) -> Subject:
@@ -264,9 +270,9 @@ def _subject(resolved: Resolved, parts: _Parts) -> Subject:
         "data": parts.data is not None,
     }
     if not any(there.values()) and parts.adapter is None:
-        why = "; ".join([*parts.missing.values(), *parts.notes][:4]) or "it holds no config, weights, tokenizer or data"
+        why = clauses([*parts.missing.values(), *parts.notes][:4]) or "it holds no config, weights, tokenizer or data"
         raise CheckpointError(
-            f"nothing of {shown(resolved.ref)} can be read: {why}",
+            say("nothing of {ref} can be read: {why}", ref=shown(resolved.ref), why=why),
             remedy="give a model, a tokenizer, an adapter or a data set",
         )
     missing = {stage: parts.missing.get(stage, _ABSENT[stage]) for stage, is_there in there.items() if not is_there}

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from nacre.lifecycle.audit import calibration
-from nacre.lifecycle.audit.said import Piece, Said, clauses, in_language, is_whole, paragraph, say, spoken, term
+from nacre.lifecycle.audit.said import Said, clauses, paragraph, say, spoken, term
 from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
-from nacre.lifecycle.audit.words import Words
 
 CLAIMS = ("IDENTICAL", "DERIVED", "SHARED_INIT")  # verdicts that have a chance of error: that nothing is shared
 _COMMON = 0.1  # chances above this are given as they are, not as "1 in N"
@@ -44,21 +43,6 @@ PAIR: Mapping[str, str] = {
     "UNTESTABLE": "{a} and {b} could not be compared at any stage: {reason}.",
 }  # fmt: skip
 _OF_FILES = ("kernel", "tokenizer", "weights", "data")
-
-# In short, where a stage's own sentence is not translated.
-_IN_SHORT_ZH: Mapping[str, str] = {
-    "tokenizer IDENTICAL": "词表相同；同一程序在同一语料上训练也会得到它，复制与重新训练无法区分",
-    "tokenizer DERIVED": "共有的词元排列完全一致，独立训练不会如此（{kind}）；孰先孰后未知",
-    "tokenizer SAME_DESIGN": "做法相同而所学词元不同：公开的做法足以解释",
-    "tokenizer NO_EVIDENCE": "与在不同语料上独立训练的分词器相比，并不更相似",
-    "weights IDENTICAL": "每个张量的每个数值都与参照相同",
-    "weights DERIVED": "派生自参照（{kind}）",
-    "weights SHARED_INIT": "初始权重相同，此后各自训练",
-    "weights NO_EVIDENCE": "没有共同权重的迹象",
-    "data IDENTICAL": "文本行完全相同",
-    "data DERIVED": "被审数据有 {share} 的行见于参照；两者也可能都取自第三方",
-    "data NO_EVIDENCE": "没有共同的行",
-}
 
 
 def summary(pair: Pair) -> Said:
@@ -170,17 +154,3 @@ def deciding_evidence(stage: StageVerdict) -> Evidence | None:
     """The evidence with the smallest p-value among those of the stage's tier."""
     able = [one for one in stage.evidence if one.p_value is not None and one.tier == stage.tier]
     return min(able, key=lambda one: one.p_value or 0.0, default=None)
-
-
-def stage_pieces(stage: StageVerdict, language: str = "en") -> tuple[Piece, ...]:
-    """The stage's verdict in a sentence of the language: its own, or in short where that has no translation."""
-    key = f"{stage.stage} {stage.verdict}"
-    if is_whole(stage.text, language) or key not in _IN_SHORT_ZH:
-        return in_language(stage.text, language)
-    kind = Words(language)(stage.kind) if stage.kind else ""
-    return (Piece(_IN_SHORT_ZH[key].format(kind=kind, share=f"{stage.share or 0:.1%}"), False),)
-
-
-def stage_sentence(stage: StageVerdict, language: str = "en") -> str:
-    """`stage_pieces` as one text."""
-    return "".join(piece.text for piece in stage_pieces(stage, language))

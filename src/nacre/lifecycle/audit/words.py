@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from nacre.errors import ConfigError, closest
 
@@ -24,12 +24,12 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "data": ("data", "数据"),
     "service": ("service", "服务"),
     # kinds of derivation
-    "renamed": ("renamed or brought into another basis", "改名或换了基底"),
+    "renamed": ("renamed or brought into another basis", "改名或更换基底"),
     "fine-tuned": ("fine-tuned", "微调"),
     "lora": ("tuned by LoRA and merged", "以 LoRA 微调后合并"),
     "quantized": ("quantized", "量化"),
     "pruned": ("pruned", "剪枝"),
-    "merged": ("merged with something else", "与他者合并"),
+    "merged": ("merged with something else", "与其他模型合并"),
     "noised": ("noise added", "加入噪声"),
     "depth-changed": ("layers dropped or stacked", "增减层数"),
     "width-changed": ("made wider or narrower", "改变宽度"),
@@ -37,6 +37,18 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "re-embedded": ("given another embedding or head", "更换词嵌入或输出头"),
     "trained-on": ("trained on these rows", "在这些行上训练"),
     "vocabulary-extended": ("vocabulary extended", "扩充词表"),
+    # sizes of a kernel, as configs call them; what a tokenizer cuts text into
+    "size_layers": ("layers", "层数"),
+    "size_hidden": ("hidden", "隐藏维度"),
+    "size_heads": ("heads", "注意力头数"),
+    "size_kv_heads": ("kv_heads", "键值头数"),
+    "size_head_size": ("head_size", "头维度"),
+    "size_ffn": ("ffn", "前馈层宽度"),
+    "size_vocabulary": ("vocabulary", "词表大小"),
+    "size_experts": ("experts", "专家数"),
+    "surface_bytes": ("bytes", "字节"),
+    "surface_characters": ("characters", "字符"),
+    "surface_words": ("words", "词"),
     # tiers of a p-value
     "exact": ("exact under its assumption", "在所列假设下精确"),
     "calibrated": ("calibrated on known-independent cases", "以已知独立的样本校准"),
@@ -125,8 +137,9 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "test_polar": ("embeddings in one basis", "词嵌入的基底"),
     "test_graph distance": ("operations that differ", "不同的运算"),
     "test_digest of the content": ("digest of the content", "内容摘要"),
-    "test_kept": ("order of tokens kept", "词元次序的保留"),
-    "test_jaccard": ("tokens in common", "共有的词元"),
+    "test_order": ("order", "词元次序"),
+    "test_order, ranked": ("order, ranked", "词元次序（排名检验）"),
+    "test_jaccard, ranked": ("jaccard, ranked", "共有词元（排名检验）"),
     "axis_subject": ("layers of the subject", "被审对象的层"),
     "axis_reference": ("layers of the reference", "参照的层"),
     "heat_scale": ("palest 0 %, strongest {most:.0%}", "最淡为 0 %，最浓为 {most:.0%}"),
@@ -134,7 +147,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "kind": ("kind", "方式"),
     "seconds": ("Time", "用时"),
     "bytes_read": ("Read of tensors", "读取的张量字节"),
-    "of_bytes": ("{read}; the two sides hold {all}", "{read}；两侧共 {all}"),
+    "of_bytes": ("{read}; the two sides hold {all}", "{read}（两侧共 {all}）"),
+    "chance_by_tier": ("{chance} ({tier})", "{chance}（{tier}）"),
     "memory": ("Peak memory", "内存峰值"),
     "by_stage": ("Time by stage", "各阶段用时"),
     "version": ("Nacre version", "Nacre 版本"),
@@ -159,7 +173,6 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     ),
     "names_all": ("All {n} names", "全部 {n} 个名称"),
     "names_first": ("The first {n} of {all} names", "{all} 个名称中的前 {n} 个"),
-    "english": ("in the words of the test", "检验原文"),
     "cite_text": (
         "{subject} ({ours}) audited against {reference} ({theirs}) with Nacre {version} on {date}: {verdict}.",
         "{date} 以 Nacre {version} 审计 {subject}（{ours}），参照为 {reference}（{theirs}）：{verdict}。",
@@ -184,6 +197,14 @@ class Words:
     def listed(self, names: list[str]) -> str:
         """Names in a row."""
         return ("、" if self.language == "zh" else ", ").join(names)
+
+    def labelled(self, label: str, value: str) -> str:
+        """A value behind its label."""
+        return f"{label}：{value}" if self.language == "zh" else f"{label}: {value}"
+
+    def clauses(self, parts: Iterable[str]) -> str:
+        """Parts of a line with semicolons between them."""
+        return ("；" if self.language == "zh" else "; ").join(parts)
 
 
 def keys() -> frozenset[str]:

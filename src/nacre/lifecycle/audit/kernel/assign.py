@@ -11,6 +11,7 @@ import numpy as np
 from nacre.lifecycle.audit.kernel.names import Parsed
 from nacre.lifecycle.audit.kernel.roles import Placed, layer_role, outside_role
 from nacre.lifecycle.audit.kernel.sizes import Shape
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import TensorSource
 
 _Roles = tuple[tuple[str, Shape], ...]
@@ -57,7 +58,7 @@ class Assigner:
         for some_roles, some in self._gains_and_biases(roles, left):
             if len(some_roles) > 1 or len(some) > len(some_roles):
                 if len(some) > len(some_roles):
-                    self.notes.append(f"more tensors than roles of the shape of {', '.join(some_roles)}")
+                    self.notes.append(say("more tensors than roles of the shape of {roles}", roles=list(some_roles)))
                 group = tuple(sorted(some_roles))
                 if len(group) > 1:
                     self.open_roles[group] = self.open_roles.get(group, 0) + 1

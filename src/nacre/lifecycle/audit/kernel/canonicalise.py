@@ -23,9 +23,9 @@ from nacre.lifecycle.audit.kernel.stacks import Stacks, find
 from nacre.lifecycle.audit.kernel.unnamed import find_by_shapes
 from nacre.lifecycle.audit.kernel.values import told
 from nacre.lifecycle.audit.kernel.views import Context, Viewed, expand, views_of
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.subject import Subject
 
-_RENAME = "compare the weights by exact hashes (stage 3), which need no roles"
 _STATEFUL = ("mamba.", "rwkv.")
 
 
@@ -85,15 +85,13 @@ def _stacks(
         find_by_shapes(parsed, shapes, subject.tensors, trust_names=stacks is None) if any(shapes.values()) else None
     )
     if found is not None and (stacks is None or solved.problems or found.is_exact):
-        said = "names say nothing" if stacks is None else "names contradict shapes"
-        return found.stacks, [f"{said}: roles were solved from shapes", *found.notes], found.ambiguous
+        why = "names say nothing" if stacks is None else "names contradict shapes"
+        return found.stacks, [say("{why}: roles were solved from shapes", why=why), *found.notes], found.ambiguous
     if stacks is not None:
-        return stacks, [f"shapes contradict names: {problem}" for problem in solved.problems[:3]], ()
-    raise CheckpointError(
-        f"{subject.ref}: none of {len(parsed)} tensor names says what its tensor does"
-        + (", and their shapes fit no known design" if any(shapes.values()) else ", and no shapes are known"),
-        remedy=_RENAME,
-    )
+        return stacks, [say("shapes contradict names: {problem}", problem=one) for one in solved.problems[:3]], ()
+    lacking = "their shapes fit no known design" if any(shapes.values()) else "no shapes are known"
+    what = say("none of {n} tensor names says what its tensor does, and {lacking}", n=len(parsed), lacking=lacking)
+    raise CheckpointError(what, remedy="compare the weights by exact hashes (stage 3), which need no roles")
 
 
 def _regate(stacks: Stacks, shapes: Mapping[str, Shape], config: Mapping[str, Any], notes: list[str]) -> None:
@@ -209,5 +207,5 @@ def _sizes(main: _Side, config: Mapping[str, Any], basis: Basis) -> tuple[Sizes,
              "ffn": solved.ffn, "vocabulary": solved.vocabulary, "experts": solved.experts}  # fmt: skip
     notes = declared.contradictions(config, found)
     if solved.query is not None and heads.source != FITTING:
-        notes.append(f"the head size was told by {heads.source}")
+        notes.append(say("the head size was told by {source}", source=heads.source))
     return sizes, notes

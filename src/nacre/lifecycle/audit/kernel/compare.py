@@ -93,7 +93,11 @@ def _sentence(verdict: Word, a: Canonical, b: Canonical, steps: int, sizes: Mapp
     if verdict == "IDENTICAL":
         return say("the same kernel: design ({family}) and all sizes{basis}", family=a.family, basis=weakest)
     if verdict == "SAME_DESIGN":
-        other = say("other sizes ({names})", names=list(sizes)) if sizes else "no other size known to differ"
+        other = (
+            say("other sizes ({names})", names=[term(f"size_{name}") for name in sizes])
+            if sizes
+            else "no other size known to differ"
+        )
         return say("the same design ({family}), {sizes}{basis}", family=a.family, sizes=other, basis=weakest)
     template = "different designs: {n} operations differ between {ours} and {theirs}{basis}"
     return say(template, n=steps, ours=a.family, theirs=b.family, basis=weakest)

@@ -11,6 +11,7 @@ from nacre.lifecycle.audit.canonical import Canonical, Layout, Sizes
 from nacre.lifecycle.audit.kernel import declared
 from nacre.lifecycle.audit.kernel.families import FAMILIES, Family
 from nacre.lifecycle.audit.kernel.graph import Design, digest
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.subject import Subject
 
 _DECLARED = "a config alone: family and sizes are declared, nothing is proven by a tensor"
@@ -20,12 +21,13 @@ def from_config(subject: Subject) -> Canonical:
     """What a config declares. Raises CheckpointError where it names no known family."""
     if not subject.config:
         reason = subject.missing.get("kernel") or "neither a config nor tensor names"
-        raise CheckpointError(f"{subject.ref}: {reason}", remedy="name a folder with config.json or weights")
+        raise CheckpointError(reason, remedy="name a folder with config.json or weights")
     config = declared.language_config(subject.config)
     family = _family(config)
     if family is None:
+        named = repr(declared.model_type(config))
         raise CheckpointError(
-            f"{subject.ref}: the config alone names no known family (model_type {declared.model_type(config)!r})",
+            say("the config alone names no known family (model_type {named})", named=named),
             remedy="audit its weights or their index: tensor names and shapes tell the design",
         )
     design = _with_biases(family.design(), config)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nacre.lifecycle.audit.kernel.lexicon import FUNCTION_FIELDS, NESTED, SIZE_FIELDS
+from nacre.lifecycle.audit.said import say, term
 
 # What a config leaves out where it means this.
 _SILENT: dict[str, Any] = {"sliding_window": None, "rope_scaling": None, "softcap": None}
@@ -63,13 +64,14 @@ def function(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def contradictions(config: Mapping[str, Any], solved: Mapping[str, int | None]) -> list[str]:
     """A sentence for every declared size that the tensors contradict."""
-    said = []
+    said: list[str] = []
     for field, theirs in sizes(config).items():
         ours = solved.get(field)
         if field == "ffn" and ours in _other_widths(config, theirs):
             continue
         if theirs is not None and ours is not None and theirs != ours:
-            said.append(f"the config declares {field} {theirs}, the tensors have {ours}: the tensors are taken")
+            template = "the config declares {field} {theirs}, the tensors have {ours}: the tensors are taken"
+            said.append(say(template, field=term(f"size_{field}"), theirs=theirs, ours=ours))
     return said
 
 

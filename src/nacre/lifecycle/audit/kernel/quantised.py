@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nacre.lifecycle.audit.kernel.sizes import Shape
+from nacre.lifecycle.audit.said import say
 
 
 @dataclass
@@ -26,7 +27,7 @@ def without_bits(shapes: Mapping[str, Shape]) -> Bits:
         return Bits(dict(shapes))
     biases = {f"{module}.bias" for module in modules} & set(shapes)
     kept = {name: () if name.endswith(".qweight") else shape for name, shape in shapes.items()}
-    notes = [f"{len(modules)} matrices are packed integers: they have roles and are not read"]
+    notes: list[str] = [say("{n} matrices are packed integers: they have roles and are not read", n=len(modules))]
     if len(biases) == len(modules):
         kept = {name: shape for name, shape in kept.items() if name not in biases}
         notes.append("every packed matrix has a bias, which quantisers add: these biases are no part of the design")

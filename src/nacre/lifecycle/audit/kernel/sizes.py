@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nacre.lifecycle.audit.kernel.roles import Placed, Stack
+from nacre.lifecycle.audit.said import say
 
 Shape = tuple[int, ...]
 
@@ -175,18 +176,27 @@ def _check(matrices: Sequence[Placed], shapes: Mapping[str, Shape], solved: Solv
         wanted = into if _reads(one.role) else out
         if wanted != solved.hidden and not one.role.startswith("cross."):
             solved.problems.append(
-                f"{one.name} {shapes[one.name]} cannot be {one.role} beside hidden size {solved.hidden}"
+                say(
+                    "{name} {shape} cannot be {role} beside hidden size {hidden}",
+                    name=one.name,
+                    shape=str(shapes[one.name]),
+                    role=one.role,
+                    hidden=solved.hidden,
+                )
             )
         if _bare_role(one.role) in ("gate", "up", "down"):
             width = into if _writes(one.role) else out
             inner.setdefault((one.layer, one.expert, one.role.rpartition(".")[0]), set()).add(width)
         if one.role in ("k", "v") and solved.key is not None and out != solved.key:
-            solved.problems.append(f"{one.name} gives {out} rows, other keys and values {solved.key}")
+            solved.problems.append(
+                say("{name} gives {out} rows, other keys and values {key}", name=one.name, out=out, key=solved.key)
+            )
         if one.role == "q" and not is_latent and solved.query is not None and out != solved.query:
-            solved.problems.append(f"{one.name} gives {out} rows where o reads {solved.query}")
+            solved.problems.append(
+                say("{name} gives {out} rows where o reads {query}", name=one.name, out=out, query=solved.query)
+            )
     for where, widths in inner.items():
         doubled = len(widths) == 2 and max(widths) == 2 * min(widths)
         if len(widths) > 1 and not doubled:
-            solved.problems.append(
-                f"layer {where[0]}: gate, up and down disagree on the feed-forward's size {sorted(widths)}"
-            )
+            template = "layer {layer}: gate, up and down disagree on the feed-forward's size {widths}"
+            solved.problems.append(say(template, layer=where[0], widths=str(sorted(widths))))

@@ -20,6 +20,7 @@ from nacre.lifecycle.audit.kernel.names import Parsed
 from nacre.lifecycle.audit.kernel.roles import Placed, Stack
 from nacre.lifecycle.audit.kernel.sizes import Shape
 from nacre.lifecycle.audit.kernel.stacks import Stacks
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import TensorSource
 
 _PACKINGS: tuple[tuple[tuple[str, ...], ...], ...] = ((), (("q", "k", "v"),), (("gate", "up"),),
@@ -83,7 +84,7 @@ def find_by_shapes(
         return None
     placed, left = _outside(outside, shapes, hidden, assigner)
     stack.placed += placed
-    notes.append(f"shapes fit the layers of {families.most_common(1)[0][0]} best")
+    notes.append(say("shapes fit the layers of {family} best", family=families.most_common(1)[0][0]))
     return Found(
         Stacks(stack, unmapped=sorted([*unmapped, *left])), [*notes, *assigner.notes], assigner.ambiguous(), is_exact
     )

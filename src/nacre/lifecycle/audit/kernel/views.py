@@ -11,6 +11,7 @@ from nacre.lifecycle.audit.kernel.names import Parsed
 from nacre.lifecycle.audit.kernel.packing import Packed, order_of, split_halves, split_qkv
 from nacre.lifecycle.audit.kernel.roles import Placed, Stack
 from nacre.lifecycle.audit.kernel.sizes import Shape, Solved, out_in
+from nacre.lifecycle.audit.said import say
 
 PARTS = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
 
@@ -102,7 +103,8 @@ def _split(
                      "taken as all queries, all keys, all values")  # fmt: skip
     query, key = solved.query, solved.key
     if query is None or key is None or query + 2 * key != whole.shape[0]:
-        notes.append(f"{one.role} is not split: its {whole.shape[0]} rows do not fit {query} of queries, {key} of keys")
+        template = "{role} is not split: its {rows} rows do not fit {query} of queries, {key} of keys"
+        notes.append(say(template, role=one.role, rows=whole.shape[0], query=query, key=key))
         return None
     columns = whole.shape[1] if len(whole.shape) > 1 else None
     packed = Packed(one.name, columns, whole.transposed, query, key, context.heads.kv_heads, context.heads.head_size,

@@ -14,6 +14,7 @@ import numpy as np
 from nacre.errors import CheckpointError
 from nacre.kernel.lora_config import LoraConfig
 from nacre.lifecycle.audit.readers.files import CHUNK, shown
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats, TensorInfo, TensorSource
 
 _PREFIX = "base_model.model."
@@ -81,29 +82,42 @@ class AdaptedSource:
             return
         module = next((inner.removesuffix(part) for part in _PARTS if inner.endswith(part)), None)
         if module is None:
-            raise CheckpointError(f"{shown(name)} is no part of a plain LoRA", remedy=_REMEDY)
+            raise CheckpointError(say("{name} is no part of a plain LoRA", name=shown(name)), remedy=_REMEDY)
         if not inner.endswith(_PARTS[0]):
             if f"{_PREFIX}{module}{_PARTS[0]}" not in self.adapter.infos:
-                raise CheckpointError(f"the adapter of {shown(module)} has no lora_A", remedy="fetch it again")
+                raise CheckpointError(
+                    say("the adapter of {name} has no lora_A", name=shown(module)), remedy="fetch it again"
+                )
             return
         target = _base_name(f"{module}.weight", self.base.infos)
         if target is None:
-            raise CheckpointError(f"the base has no {shown(module)}, which the adapter changes", remedy="give its base")
+            what = say("the base has no {name}, which the adapter changes", name=shown(module))
+            raise CheckpointError(what, remedy="give its base")
         self._deltas[target] = self._delta(target, module, name, config)
 
     def _delta(self, target: str, module: str, a: str, config: Mapping[str, Any]) -> _Delta:
         b = a.removesuffix(_PARTS[0]) + _PARTS[1]
         if b not in self.adapter.infos:
-            raise CheckpointError(f"the adapter of {shown(module)} has no lora_B", remedy="fetch it again")
+            raise CheckpointError(
+                say("the adapter of {name} has no lora_B", name=shown(module)), remedy="fetch it again"
+            )
         shapes = self.adapter.infos[a].shape, self.adapter.infos[b].shape
         transposed = config.get("fan_in_fan_out") is True
         held = self.base.infos[target].shape
         expected = held[::-1] if transposed else held
         if len(shapes[0]) != 2 or len(shapes[1]) != 2 or expected != (shapes[1][0], shapes[0][1]):
-            what = f"the adapter of {shown(module)} has the shapes {shapes[0]} and {shapes[1]}, its base {held}"
+            what = say(
+                "the adapter of {name} has the shapes {a} and {b}, its base {held}",
+                name=shown(module),
+                a=str(shapes[0]),
+                b=str(shapes[1]),
+                held=str(held),
+            )
             raise CheckpointError(what, remedy="give the base that the adapter was made for")
         if shapes[0][0] != shapes[1][1] or shapes[0][0] == 0:
-            raise CheckpointError(f"the adapter of {shown(module)} has two ranks", remedy="fetch it again")
+            raise CheckpointError(
+                say("the adapter of {name} has two ranks", name=shown(module)), remedy="fetch it again"
+            )
         return _Delta(a, b, _scale(shapes[0][0], module, config), transposed)
 
     def _info(self, name: str) -> TensorInfo:
@@ -126,7 +140,8 @@ def _base_name(name: str, known: Mapping[str, TensorInfo]) -> str | None:
 
 def _scale(rank: int, module: str, config: Mapping[str, Any]) -> float:
     if config.get("use_dora") or str(config.get("peft_type", "LORA")).upper() != "LORA":
-        raise CheckpointError(f"the adapter is of the kind {shown(str(config.get('peft_type')))}", remedy=_REMEDY)
+        kind = shown(str(config.get("peft_type")))
+        raise CheckpointError(say("the adapter is of the kind {kind}", kind=kind), remedy=_REMEDY)
     alpha, patterns = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise CheckpointError("its alpha_pattern is no table", remedy=_REMEDY)
@@ -135,5 +150,5 @@ def _scale(rank: int, module: str, config: Mapping[str, Any]) -> float:
             alpha = value
             break
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
-        raise CheckpointError(f"its lora_alpha is {shown(str(alpha))}", remedy=_REMEDY)
+        raise CheckpointError(say("its lora_alpha is {alpha}", alpha=shown(str(alpha))), remedy=_REMEDY)
     return LoraConfig(rank, float(alpha), 0.0, ("*",), rslora=config.get("use_rslora") is True).scale

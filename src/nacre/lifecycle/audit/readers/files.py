@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nacre.errors import CheckpointError
+from nacre.lifecycle.audit.said import say
 
 CHUNK = 4 << 20  # bytes read at once: large enough for the disk, small enough for the processor's cache
 FETCH_AGAIN = "fetch the file again from its source, or leave it out"
@@ -26,7 +27,7 @@ def shown(name: str) -> str:
 
 def damaged(path: Path, what: str, remedy: str = FETCH_AGAIN) -> CheckpointError:
     """The error for a file that cannot be read as what it claims to be; `what` says why."""
-    return CheckpointError(f"{shown(path.name)}: {what}", remedy=remedy)
+    return CheckpointError(say("{where}: {reason}", where=shown(path.name), reason=what), remedy=remedy)
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -42,17 +43,18 @@ def inside(folder: Path, name: str) -> Path:
         or Path(name).is_absolute()
         or any(one in ("", ".", "..") for one in parts)
     ):
-        raise CheckpointError(f"the file name {shown(name)!r} leads out of its folder", remedy=FETCH_AGAIN)
+        what = say("the file name {name} leads out of its folder", name=repr(shown(name)))
+        raise CheckpointError(what, remedy=FETCH_AGAIN)
     path = folder / name
     try:
         real, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise CheckpointError(f"the file {shown(name)!r} cannot be followed: {error}", remedy=FETCH_AGAIN) from error
+        what = say("the file {name} cannot be followed: {why}", name=repr(shown(name)), why=str(error))
+        raise CheckpointError(what, remedy=FETCH_AGAIN) from error
     allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(real.is_relative_to(one) for one in allowed):
-        raise CheckpointError(
-            f"{shown(name)!r} is a link out of its folder", remedy="copy the file itself to its place"
-        )
+        what = say("{name} is a link out of its folder", name=repr(shown(name)))
+        raise CheckpointError(what, remedy="copy the file itself to its place")
     return path
 
 
@@ -63,7 +65,7 @@ def opened(path: Path) -> Iterator[int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "no such name"
-        raise damaged(path, f"cannot be opened: {why}", "check the path and its permissions") from error
+        raise damaged(path, say("cannot be opened: {why}", why=why), "check the path and its permissions") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise damaged(path, "is no regular file", "give a file or a folder of files")
@@ -83,7 +85,7 @@ def read_whole(path: Path, limit: int) -> bytes:
     with opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > limit:
-            raise damaged(path, f"holds {size:,} bytes, at most {limit:,} are read")
+            raise damaged(path, say("holds {size:,} bytes, at most {limit:,} are read", size=size, limit=limit))
         return read_range(descriptor, path, 0, size)
 
 
@@ -101,9 +103,10 @@ def fill(descriptor: int, path: Path, offset: int, out: memoryview) -> None:
         try:
             got = os.preadv(descriptor, [out[done:]], offset + done)
         except OSError as error:
-            raise damaged(path, f"cannot be read at byte {offset + done:,}: {error.strerror}") from error
+            what = say("cannot be read at byte {at:,}: {why}", at=offset + done, why=error.strerror)
+            raise damaged(path, what) from error
         if got == 0:
-            raise damaged(path, f"ends at byte {offset + done:,}, inside a tensor or header")
+            raise damaged(path, say("ends at byte {at:,}, inside a tensor or header", at=offset + done))
         done += got
 
 

@@ -13,6 +13,7 @@ from nacre.lifecycle.audit.readers import gguf, safetensors, torch_zip
 from nacre.lifecycle.audit.readers.files import damaged, inside, read_whole, shown, size_of
 from nacre.lifecycle.audit.readers.index import Found, Reader, read_files, read_shards
 from nacre.lifecycle.audit.readers.strict_json import parse_object
+from nacre.lifecycle.audit.said import say
 
 LARGEST_CONFIG = 64 << 20
 # Whole tokenizers, best first; beside the first file of a row lie its others.
@@ -40,9 +41,9 @@ def read_config(path: Path, notes: list[str]) -> dict[str, Any]:
     twice: list[str] = []
     config = parse_object(read_whole(path, LARGEST_CONFIG), path, duplicates=twice)
     if twice:
-        notes.append(
-            f"{shown(path.name)}: {len(twice)} keys are given twice, {shown(twice[0])!r} first; the last counts"
-        )
+        name = repr(shown(twice[0]))
+        what = say("{n} keys are given twice, {name} first; the last counts", n=len(twice), name=name)
+        notes.append(say("{where}: {reason}", where=shown(path.name), reason=what))
     return config
 
 
@@ -51,7 +52,7 @@ def listing(folder: Path) -> list[str]:
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
-        raise damaged(folder, f"cannot be listed: {error.strerror}", "check its permissions") from error
+        raise damaged(folder, say("cannot be listed: {why}", why=error.strerror), "check its permissions") from error
 
 
 def find_weights(folder: Path, names: list[str]) -> Found | None:
@@ -72,7 +73,11 @@ def find_weights(folder: Path, names: list[str]) -> Found | None:
     if not tried:
         return None
     best = max((found for _, found in tried), key=lambda one: (one.problem is None, len(one.extents), len(one.names)))
-    best.notes += [f"{label} was passed over: {found.problem}" for label, found in tried if found is not best]
+    best.notes += [
+        say("{label} was passed over: {reason}", label=label, reason=found.problem)
+        for label, found in tried
+        if found is not best
+    ]
     return _with_unused(best, names) if best.problem is None else best
 
 
@@ -86,7 +91,7 @@ def _candidates(folder: Path, names: list[str]) -> list[tuple[str, Callable[[], 
         out += [(shown(name), partial(_one, folder, [name])) for name in whole]
         out += [(shown(name), partial(_index, folder, name)) for name in indices]
         if mine and not whole and not indices:
-            out.append((f"{len(mine)} files {suffix}", partial(_one, folder, mine)))
+            out.append((say("{n} files {suffix}", n=len(mine), suffix=suffix), partial(_one, folder, mine)))
     return out
 
 
@@ -94,7 +99,9 @@ def _with_unused(found: Found, names: list[str]) -> Found:
     used = {extent.info.file for extent in found.extents.values()}
     unused = [name for name in names if name.endswith(tuple(_READERS)) and name not in used]
     if unused:
-        found.notes.append(f"{len(unused)} further files of weights were not read, {shown(unused[0])!r} first")
+        name = repr(shown(unused[0]))
+        note = say("{n} further files of weights were not read, {name} first", n=len(unused), name=name)
+        found.notes.append(note)
     return found
 
 
@@ -108,13 +115,13 @@ def _index(folder: Path, name: str) -> Found:
 
 def find_tokenizer(folder: Path, names: list[str]) -> tuple[Path | None, str | None]:
     """The main file of the folder's tokenizer; None with the reason where there is none."""
-    reason = "there is no tokenizer file"
+    reason: str = "there is no tokenizer file"
     for row in TOKENIZERS:
         if all(name in names for name in row):
             try:
                 if all(size_of(inside(folder, name)) for name in row):
                     return folder / row[0], None
-                reason = f"{row[0]} holds no bytes"
+                reason = say("{file} holds no bytes", file=row[0])
             except CheckpointError as error:
                 reason = error.message
     return None, reason

@@ -23,6 +23,7 @@ from nacre.lazy import require
 from nacre.lifecycle.audit.readers.dtypes import Bytes
 from nacre.lifecycle.audit.readers.files import damaged, opened, shown
 from nacre.lifecycle.audit.readers.ranges import Extent
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats, TensorInfo
 
 MAGIC = b"GGUF"
@@ -122,24 +123,31 @@ class _Cursor:
             raise damaged(self.path, "does not begin as GGUF does")
         version = self.number("<I")
         if version not in (2, 3):
-            raise damaged(self.path, f"is GGUF of version {version}; 2 and 3 are read", "convert it again")
+            raise damaged(self.path, say("is GGUF of version {n}; 2 and 3 are read", n=version), "convert it again")
         n_tensors, n_keys = self.number("<Q"), self.number("<Q")
         if n_tensors > min(MOST_TENSORS, self.size // 24) or n_keys > min(MOST_KEYS, self.size // 13):
-            raise damaged(self.path, f"claims {n_tensors:,} tensors and {n_keys:,} keys in {self.size:,} bytes")
+            what = say(
+                "claims {tensors:,} tensors and {keys:,} keys in {size:,} bytes",
+                tensors=n_tensors,
+                keys=n_keys,
+                size=self.size,
+            )
+            raise damaged(self.path, what)
         metadata: dict[str, Any] = {}
         for _ in range(n_keys):
             key = self.text(strict=True)
             if key in metadata:
-                raise damaged(self.path, f"the key {shown(key)!r} is given twice")
+                raise damaged(self.path, say("the key {name} is given twice", name=repr(shown(key))))
             metadata[key] = self.value(self.number("<I"), 0)
         return version, metadata, n_tensors
 
     def take(self, n_bytes: int) -> bytes:
         if n_bytes > self.size - self.at or self.at + n_bytes > LONGEST_HEADER:
-            raise damaged(self.path, f"its header claims {n_bytes:,} bytes at {self.at:,} of {self.size:,}")
+            what = say("its header claims {n:,} bytes at {at:,} of {size:,}", n=n_bytes, at=self.at, size=self.size)
+            raise damaged(self.path, what)
         data = self.file.read(n_bytes)
         if len(data) < n_bytes:
-            raise damaged(self.path, f"ends at byte {self.at + len(data):,}, inside its header")
+            raise damaged(self.path, say("ends at byte {at:,}, inside its header", at=self.at + len(data)))
         self.at += n_bytes
         return data
 
@@ -150,12 +158,12 @@ class _Cursor:
     def text(self, *, strict: bool = False) -> str:
         length = self.number("<Q")
         if length > LONGEST_TEXT:
-            raise damaged(self.path, f"its header claims a text of {length:,} bytes at {self.at:,}")
+            raise damaged(self.path, say("its header claims a text of {n:,} bytes at {at:,}", n=length, at=self.at))
         data = self.take(length)
         try:
             return data.decode("utf-8", "strict" if strict else "backslashreplace")
         except UnicodeDecodeError as error:
-            raise damaged(self.path, f"has a name that is not UTF-8 at byte {self.at - length:,}") from error
+            raise damaged(self.path, say("has a name that is not UTF-8 at byte {at:,}", at=self.at - length)) from error
 
     def value(self, kind: int, depth: int) -> Any:
         if kind in _SCALARS:
@@ -163,11 +171,12 @@ class _Cursor:
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY or depth > 1:
-            raise damaged(self.path, f"has a value of the unknown kind {kind} at byte {self.at:,}")
+            what = say("has a value of the unknown kind {kind} at byte {at:,}", kind=kind, at=self.at)
+            raise damaged(self.path, what)
         inner, count = self.number("<I"), self.number("<Q")
         self.n_items += count
         if self.n_items > MOST_ITEMS:
-            raise damaged(self.path, f"its arrays claim more than {MOST_ITEMS:,} values")
+            raise damaged(self.path, say("its arrays claim more than {n:,} values", n=MOST_ITEMS))
         if inner in _SCALARS:
             code = _SCALARS[inner]
             return np.frombuffer(self.take(count * struct.calcsize(code)), np.dtype(code)).tolist()
@@ -176,39 +185,51 @@ class _Cursor:
     def entry(self) -> tuple[str, tuple[int, ...], int, int]:
         name, n_dimensions = self.text(strict=True), self.number("<I")
         if n_dimensions > _MOST_DIMENSIONS:
-            raise damaged(self.path, f"the tensor {shown(name)!r} has {n_dimensions} dimensions")
+            what = say("the tensor {name} has {n} dimensions", name=repr(shown(name)), n=n_dimensions)
+            raise damaged(self.path, what)
         shape = tuple(self.number("<Q") for _ in range(n_dimensions))[::-1]
         return name, shape, self.number("<I"), self.number("<Q")
 
     def placed(self, entries: list[tuple[str, tuple[int, ...], int, int]], alignment: Any) -> dict[str, Extent]:
         if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
-            raise damaged(self.path, f"its alignment is {shown(str(alignment))}")
+            raise damaged(self.path, say("its alignment is {n}", n=shown(str(alignment))))
         begin = -(-self.at // alignment) * alignment
         out: dict[str, Extent] = {}
         for name, shape, kind, offset in entries:
             if name in out:
-                raise damaged(self.path, f"the tensor {shown(name)!r} is given twice")
+                raise damaged(self.path, say("the tensor {name} is given twice", name=repr(shown(name))))
             if offset % alignment:
-                raise damaged(
-                    self.path, f"the tensor {shown(name)!r} lies at {offset:,}, off the alignment {alignment}"
+                what = say(
+                    "the tensor {name} lies at {at:,}, off the alignment {n}",
+                    name=repr(shown(name)),
+                    at=offset,
+                    n=alignment,
                 )
+                raise damaged(self.path, what)
             out[name] = self.extent(name, shape, kind, begin + offset)
         end, before = begin, ""
         for extent in sorted(out.values(), key=lambda one: (one.offset, one.info.n_bytes)):
             if extent.offset < end and extent.info.n_bytes:
-                what = f"the tensors {shown(before)!r} and {shown(extent.info.name)!r} share bytes"
-                raise damaged(self.path, what)
+                a, b = repr(shown(before)), repr(shown(extent.info.name))
+                raise damaged(self.path, say("the tensors {a} and {b} share bytes", a=a, b=b))
             end, before = max(end, extent.offset + extent.info.n_bytes), extent.info.name
         return out
 
     def extent(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Extent:
         if kind not in TYPES:
-            raise damaged(self.path, f"the tensor {shown(name)!r} has the unknown type {kind}")
+            what = say("the tensor {name} has the unknown type {kind}", name=repr(shown(name)), kind=kind)
+            raise damaged(self.path, what)
         dtype, block, block_bytes = TYPES[kind]
         row = shape[-1] if shape else 1
         n_bytes = math.prod(shape) // block * block_bytes
         if row % block or any(one >= 1 << 62 for one in shape) or offset + n_bytes > self.size:
-            raise damaged(self.path, f"the tensor {shown(name)!r} of {dtype} and shape {shape} does not fit the file")
+            what = say(
+                "the tensor {name} of {dtype} and shape {shape} does not fit the file",
+                name=repr(shown(name)),
+                dtype=dtype,
+                shape=str(shape),
+            )
+            raise damaged(self.path, what)
         decode = partial(_dequantise, kind, row // block * block_bytes) if block > 1 else None
         return Extent(TensorInfo(name, dtype, shape, n_bytes, self.path.name), self.path, offset, decode=decode)
 
@@ -220,7 +241,6 @@ def _dequantise(kind: int, row_bytes: int, raw: Bytes) -> Floats:
         with np.errstate(all="ignore"):  # scales of a damaged file may be infinite
             values: Floats = package.dequantize(raw.reshape(-1, row_bytes), package.GGMLQuantizationType(kind))
     except (NotImplementedError, ValueError) as error:
-        raise CheckpointError(
-            f"the block format {TYPES[kind][0]} cannot be decoded", remedy="convert the file to Q8_0 or F16"
-        ) from error
+        what = say("the block format {name} cannot be decoded", name=TYPES[kind][0])
+        raise CheckpointError(what, remedy="convert the file to Q8_0 or F16") from error
     return np.ascontiguousarray(values, np.float32).reshape(-1)

@@ -10,6 +10,7 @@ from nacre.errors import CheckpointError
 from nacre.lifecycle.audit.readers.files import damaged, inside, read_whole, shown, size_of
 from nacre.lifecycle.audit.readers.ranges import Extent
 from nacre.lifecycle.audit.readers.strict_json import parse_object
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import TensorInfo
 
 LARGEST_INDEX = 100_000_000
@@ -35,7 +36,7 @@ def read_index(path: Path) -> dict[str, str]:
     if not all(isinstance(file, str) for file in places.values()):
         raise damaged(path, "its weight_map names something else than files")
     if len(set(places.values())) > _MOST_SHARDS:
-        raise damaged(path, f"names more than {_MOST_SHARDS:,} files")
+        raise damaged(path, say("names more than {n:,} files", n=_MOST_SHARDS))
     return places
 
 
@@ -60,34 +61,44 @@ def read_shards(index: Path, reader: Reader) -> Found:
     lacking = [name for name in places if name not in found.extents]
     if lacking and found.problem is None:
         shard = places[lacking[0]]
-        found.problem = f"{shown(shard)} lacks {len(lacking)} tensors that the index names, {shown(lacking[0])!r} first"
+        found.problem = say(
+            "{shard} lacks {n} tensors that the index names, {name} first",
+            shard=shown(shard),
+            n=len(lacking),
+            name=repr(shown(lacking[0])),
+        )
     return found
 
 
 def _read_shard(index: Path, shard: str, reader: Reader, notes: list[str]) -> dict[str, Extent]:
     path = inside(index.parent, shard)
     if not path.exists():
-        raise CheckpointError(f"the shard {shown(shard)} that {shown(index.name)} names is missing", remedy="fetch it")
+        what = say("the shard {shard} that {index} names is missing", shard=shown(shard), index=shown(index.name))
+        raise CheckpointError(what, remedy="fetch it")
     if size_of(path) == 0:
-        raise CheckpointError(f"the shard {shown(shard)} holds no bytes", remedy="fetch it again")
+        raise CheckpointError(say("the shard {shard} holds no bytes", shard=shown(shard)), remedy="fetch it again")
     return reader(path, notes)
 
 
 def _add(found: Found, extents: Mapping[str, Extent], shard: str, places: Mapping[str, str]) -> None:
     twice = [name for name in extents if name in found.extents]
     if twice:
-        other = found.extents[twice[0]].info.file
-        what = f"the tensor {shown(twice[0])!r} lies in {shown(other)} and in {shown(shard)}"
+        name, other = repr(shown(twice[0])), shown(found.extents[twice[0]].info.file)
+        what = say("the tensor {name} lies in {other} and in {shard}", name=name, other=other, shard=shown(shard))
         raise CheckpointError(what, remedy="fetch both shards again")
     strays = [name for name in extents if name not in places]
     if strays:
-        found.notes.append(f"{shown(shard)} holds {len(strays)} tensors that the index does not name")
+        note = say("{shard} holds {n} tensors that the index does not name", shard=shown(shard), n=len(strays))
+        found.notes.append(note)
     elsewhere = [name for name in extents if name in places and places[name] != shard]
     if elsewhere:
-        raise CheckpointError(
-            f"{shown(elsewhere[0])!r} lies in {shown(shard)}, the index says {shown(places[elsewhere[0]])}",
-            remedy="fetch the index and its shards again",
+        what = say(
+            "{name} lies in {shard}, the index says {other}",
+            name=repr(shown(elsewhere[0])),
+            shard=shown(shard),
+            other=shown(places[elsewhere[0]]),
         )
+        raise CheckpointError(what, remedy="fetch the index and its shards again")
     found.extents.update(extents)
     found.names.update({name: extent.info for name, extent in extents.items()})
 

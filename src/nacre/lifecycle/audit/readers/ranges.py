@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nacre.errors import CheckpointError
 from nacre.lifecycle.audit.readers.dtypes import BITS, Bytes, decoder
 from nacre.lifecycle.audit.readers.files import CHUNK, chunks, damaged, fill, opened, shown
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats, TensorInfo
 
 MOST_READ = 1 << 31  # float32 values that one call gives at most (8 GiB): more is asked for by rows
@@ -59,7 +60,9 @@ class RangeSource:
         if rows is None:
             return self._unchanged_values(extent, 0, shape[0] if shape else 1).reshape(shape)
         if not shape:
-            raise CheckpointError(f"{shown(name)} is a single value and has no rows", remedy="read it as a whole")
+            raise CheckpointError(
+                say("{name} is a single value and has no rows", name=shown(name)), remedy="read it as a whole"
+            )
         start, stop, step = rows.indices(shape[0])
         if step < 0:
             raise CheckpointError(f"{shown(name)}: rows are read forwards", remedy="reverse what is read")
@@ -98,15 +101,12 @@ class RangeSource:
         row_values = math.prod(info.shape[1:])
         n_values = (stop - start) * row_values
         if n_values > MOST_READ:
-            raise CheckpointError(
-                f"{shown(info.name)}: {n_values:,} values at once are too many", remedy="read it by rows"
-            )
+            what = say("{name}: {n:,} values at once are too many", name=shown(info.name), n=n_values)
+            raise CheckpointError(what, remedy="read it by rows")
         decode = extent.decode or decoder(info.dtype)
         if decode is None:
-            raise CheckpointError(
-                f"{shown(info.name)}: values of {shown(info.dtype)} cannot be read",
-                remedy="convert them to F32 or BF16",
-            )
+            what = say("{name}: values of {dtype} cannot be read", name=shown(info.name), dtype=shown(info.dtype))
+            raise CheckpointError(what, remedy="convert them to F32 or BF16")
         if n_values == 0:
             return np.empty(0, np.float32)
         if extent.strides is not None:
@@ -128,17 +128,14 @@ class RangeSource:
         info, strides = extent.info, extent.strides or ()
         shape, size = (stop - start, *info.shape[1:]), BITS[info.dtype] // 8
         if math.prod(info.shape) > MOST_READ:
-            raise CheckpointError(
-                f"{shown(info.name)} is too large for its order in the file", remedy="save it by rows"
-            )
+            what = say("{name} is too large for its order in the file", name=shown(info.name))
+            raise CheckpointError(what, remedy="save it by rows")
         if 0 in shape:
             return np.empty(shape, f"V{size}")
         span = 1 + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
         if span > min(MOST_READ, _WIDEST_SPREAD * math.prod(shape)) or math.prod(shape) > MOST_READ:
-            raise CheckpointError(
-                f"{shown(info.name)}: its values lie too far apart in the file",
-                remedy="save it in the order of its rows",
-            )
+            what = say("{name}: its values lie too far apart in the file", name=shown(info.name))
+            raise CheckpointError(what, remedy="save it in the order of its rows")
         raw = bytearray(span * size)
         with opened(extent.path) as descriptor:
             fill(descriptor, extent.path, extent.offset + start * strides[0] * size, memoryview(raw))

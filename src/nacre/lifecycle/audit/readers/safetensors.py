@@ -16,6 +16,7 @@ from nacre.lifecycle.audit.readers.dtypes import BITS
 from nacre.lifecycle.audit.readers.files import damaged, opened, read_range, shown
 from nacre.lifecycle.audit.readers.ranges import Extent
 from nacre.lifecycle.audit.readers.strict_json import parse_object
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import TensorInfo
 
 LONGEST_HEADER = 100_000_000  # as the format's own reader limits it
@@ -31,10 +32,10 @@ def read_header(path: Path, notes: list[str] | None = None) -> dict[str, Extent]
     with opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size < 8:
-            raise damaged(path, f"holds {size} bytes: no safetensors file")
+            raise damaged(path, say("holds {size} bytes: no safetensors file", size=size))
         length = int.from_bytes(read_range(descriptor, path, 0, 8), "little")
         if length > min(LONGEST_HEADER, size - 8):
-            raise damaged(path, f"its header claims {length:,} bytes, the file has {size:,}")
+            raise damaged(path, say("its header claims {n:,} bytes, the file has {size:,}", n=length, size=size))
         header = parse_object(read_range(descriptor, path, 8, length), path)
     _check_metadata(header.pop("__metadata__", {}), path)
     extents = {name: _extent(path, name, entry, 8 + length, size) for name, entry in header.items()}
@@ -42,7 +43,8 @@ def read_header(path: Path, notes: list[str] | None = None) -> dict[str, Extent]
         raise damaged(path, "holds no tensors")
     unused = _check_layout(path, extents, 8 + length, size)
     if unused and notes is not None:
-        notes.append(f"{shown(path.name)}: {unused:,} bytes belong to no tensor")
+        what = say("{n:,} bytes belong to no tensor", n=unused)
+        notes.append(say("{where}: {reason}", where=shown(path.name), reason=what))
     return extents
 
 
@@ -52,21 +54,33 @@ def _check_metadata(metadata: Any, path: Path) -> None:
 
 
 def _extent(path: Path, name: str, entry: Any, begin: int, size: int) -> Extent:
-    what = f"the tensor {shown(name)!r}"
+    tensor = repr(shown(name))
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
-        raise damaged(path, f"{what} is not described by dtype, shape and data_offsets")
+        raise damaged(path, say("the tensor {name} is not described by dtype, shape and data_offsets", name=tensor))
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise damaged(path, f"{what} has the unknown dtype {shown(str(dtype))!r}")
+        unknown = repr(shown(str(dtype)))
+        raise damaged(path, say("the tensor {name} has the unknown dtype {dtype}", name=tensor, dtype=unknown))
     if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise damaged(path, f"{what} has the shape {shown(str(shape))}")
+        raise damaged(path, say("the tensor {name} has the shape {shape}", name=tensor, shape=shown(str(shape))))
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1] or begin + offsets[1] > size:
-        raise damaged(
-            path, f"{what} lies at {shown(str(offsets))}, outside the file's {size - begin:,} bytes of values"
+        what = say(
+            "the tensor {name} lies at {offsets}, outside the file's {n:,} bytes of values",
+            name=tensor,
+            offsets=shown(str(offsets)),
+            n=size - begin,
         )
+        raise damaged(path, what)
     start, stop = offsets
     if math.prod(shape) * BITS[dtype] != (stop - start) * 8:
-        raise damaged(path, f"{what} of {dtype} and shape {shown(str(shape))} does not fill its {stop - start:,} bytes")
+        what = say(
+            "the tensor {name} of {dtype} and shape {shape} does not fill its {n:,} bytes",
+            name=tensor,
+            dtype=dtype,
+            shape=shown(str(shape)),
+            n=stop - start,
+        )
+        raise damaged(path, what)
     info = TensorInfo(name, dtype, tuple(shape), stop - start, path.name)
     return Extent(info, path, begin + start)
 
@@ -80,7 +94,8 @@ def _check_layout(path: Path, extents: dict[str, Extent], begin: int, size: int)
     end, before, unused = begin, "", 0
     for extent in sorted(extents.values(), key=lambda one: (one.offset, one.info.n_bytes)):
         if extent.offset < end and extent.info.n_bytes:
-            raise damaged(path, f"the tensors {shown(before)!r} and {shown(extent.info.name)!r} share bytes")
+            a, b = repr(shown(before)), repr(shown(extent.info.name))
+            raise damaged(path, say("the tensors {a} and {b} share bytes", a=a, b=b))
         unused += max(0, extent.offset - end)
         end, before = max(end, extent.offset + extent.info.n_bytes), extent.info.name
     return unused + size - end

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.lifecycle.audit.readers.files import damaged, shown
+from nacre.lifecycle.audit.said import say
 
 MOST_VALUES = 4_000_000
 DEEPEST = 64
@@ -22,7 +23,8 @@ def parse_object(data: bytes, path: Path, *, duplicates: list[str] | None = None
     """
     n_values = sum(data.count(one) for one in (b",", b"[", b"{"))
     if n_values > MOST_VALUES:
-        raise damaged(path, f"its JSON has {n_values:,} values, at most {MOST_VALUES:,} are read")
+        what = say("its JSON has {n:,} values, at most {most:,} are read", n=n_values, most=MOST_VALUES)
+        raise damaged(path, what)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(items)
@@ -42,11 +44,12 @@ def parse_object(data: bytes, path: Path, *, duplicates: list[str] | None = None
             parse_int=_short,
         )
     except UnicodeDecodeError as error:
-        raise damaged(path, f"is not UTF-8 at byte {error.start:,}") from error
+        raise damaged(path, say("is not UTF-8 at byte {at:,}", at=error.start)) from error
     except RecursionError as error:
         raise damaged(path, "its JSON is nested too deeply") from error
     except ValueError as error:
-        raise damaged(path, f"is not the JSON that was expected: {shown(str(error))}") from error
+        what = say("is not the JSON that was expected: {why}", why=shown(str(error)))
+        raise damaged(path, what) from error
     if not isinstance(value, dict):
         raise damaged(path, "holds no JSON object")
     _check(value, path)
@@ -86,7 +89,7 @@ def _check(value: dict[str, Any], path: Path) -> None:
         if not below:
             return
         level = below
-    raise damaged(path, f"its JSON is nested deeper than {DEEPEST}")
+    raise damaged(path, say("its JSON is nested deeper than {n}", n=DEEPEST))
 
 
 def _encodable(text: str, path: Path) -> None:

@@ -15,8 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from nacre.errors import CheckpointError
 from nacre.lifecycle.audit.readers.files import damaged, shown
+from nacre.lifecycle.audit.said import say
 
 MOST_INSTRUCTIONS = 4_000_000
 CONVERT = "save it again as safetensors on a machine that trusts it"
@@ -79,14 +79,14 @@ def load(stream: BytesIO, path: Path) -> Any:
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count > MOST_INSTRUCTIONS:
-                raise _Refused(f"it has more than {MOST_INSTRUCTIONS:,} instructions")
+                raise _Refused(say("it has more than {n:,} instructions", n=MOST_INSTRUCTIONS))
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
     except _Refused as error:
-        raise damaged(path, f"was not opened: {shown(str(error))}", CONVERT) from error
+        raise damaged(path, say("was not opened: {reason}", reason=error.args[0]), CONVERT) from error
     except (ValueError, IndexError, KeyError, TypeError, struct.error, EOFError, OverflowError) as error:
-        raise damaged(path, f"its pickle is damaged: {shown(str(error))}") from error
+        raise damaged(path, say("its pickle is damaged: {why}", why=shown(str(error)))) from error
     raise damaged(path, "its pickle ends before its end")
 
 
@@ -103,7 +103,7 @@ class _Machine:
         elif opcode in _ACTIONS:
             _ACTIONS[opcode](self, argument)
         elif opcode not in ("PROTO", "FRAME"):
-            raise _Refused(f"it holds the instruction {opcode}, which no table of tensors needs")
+            raise _Refused(say("it holds the instruction {opcode}, which no table of tensors needs", opcode=opcode))
 
     def pop(self) -> Any:
         value = self.stack.pop()
@@ -136,7 +136,7 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name that is no text")
         if not _is_known(module, name):
-            raise _Refused(f"it names {module}.{name}, code that was not run")
+            raise _Refused(say("it names {name}, code that was not run", name=shown(f"{module}.{name}")))
         self.stack.append(_Name(module, name))
 
     def reduce(self, _: Any) -> None:
@@ -163,7 +163,7 @@ class _Machine:
         match self.pop():
             case ("storage", _Name("torch" | "torch.storage", kind), str(key), _, int(n_values), *rest):
                 if kind not in _STORAGES or n_values < 0 or any(one is not None for one in rest):
-                    raise _Refused(f"it holds a storage of the kind {kind}")
+                    raise _Refused(say("it holds a storage of the kind {kind}", kind=shown(str(kind))))
                 self.stack.append(Storage(key, _STORAGES[kind], n_values))
             case _:
                 raise ValueError("a reference to something that is no storage")
@@ -225,9 +225,10 @@ def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
             return tensor
         case ("_rebuild_from_type_v2", (_Name() as inner, _Name(), tuple() as inner_arguments, _)):
             if inner.name not in _REBUILT:
-                raise _Refused(f"it rebuilds a tensor with {inner.name}")
+                raise _Refused(say("it rebuilds a tensor with {name}", name=shown(inner.name)))
             return _called(inner, inner_arguments)
-    raise _Refused(f"it calls {function.module}.{function.name} in a way that no table of tensors needs")
+    called = shown(f"{function.module}.{function.name}")
+    raise _Refused(say("it calls {name} in a way that no table of tensors needs", name=called))
 
 
 _REBUILT = (
@@ -262,6 +263,7 @@ def state_dict(value: Any, path: Path, notes: list[str]) -> dict[str, Stored]:
         if found:
             others = len(inner) - len(found)
             if others:
-                notes.append(f"{shown(path.name)}: {others} entries beside the tensors were passed over")
+                what = say("{n} entries beside the tensors were passed over", n=others)
+                notes.append(say("{where}: {reason}", where=shown(path.name), reason=what))
             return found
-    raise CheckpointError(f"{shown(path.name)}: holds no named tensors", remedy="save a state_dict")
+    raise damaged(path, "holds no named tensors", "save a state_dict")

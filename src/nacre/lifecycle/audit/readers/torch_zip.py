@@ -19,6 +19,7 @@ from nacre.lifecycle.audit.readers.dtypes import BITS
 from nacre.lifecycle.audit.readers.files import damaged, opened, read_range, shown, size_of
 from nacre.lifecycle.audit.readers.ranges import Extent
 from nacre.lifecycle.audit.readers.torch_pickle import CONVERT, Storage, Stored, load, state_dict
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import TensorInfo
 
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
@@ -44,13 +45,19 @@ def read_header(path: Path, notes: list[str]) -> dict[str, Extent]:
 
 def _extent(path: Path, name: str, tensor: Stored, places: Places) -> Extent:
     if tensor.storage.key not in places:
-        raise damaged(path, f"the bytes of the tensor {shown(name)!r} are missing")
+        raise damaged(path, say("the bytes of the tensor {name} are missing", name=repr(shown(name))))
     begin, held = places[tensor.storage.key]
     size, count = BITS[tensor.dtype] // 8, math.prod(tensor.shape)
     pairs = list(zip(tensor.shape, tensor.strides, strict=True))
     span = 1 + sum((length - 1) * stride for length, stride in pairs) if count else 0
     if (tensor.offset + span) * size > held or count * size > held or len(pairs) > 8:
-        raise damaged(path, f"the tensor {shown(name)!r} of shape {tensor.shape} does not fit its {held:,} bytes")
+        what = say(
+            "the tensor {name} of shape {shape} does not fit its {n:,} bytes",
+            name=repr(shown(name)),
+            shape=str(tensor.shape),
+            n=held,
+        )
+        raise damaged(path, what)
     info = TensorInfo(name, tensor.dtype, tensor.shape, count * size, path.name)
     strides = None if count == 0 or _is_contiguous(pairs) else tensor.strides
     return Extent(info, path, begin + tensor.offset * size, strides)
@@ -81,7 +88,7 @@ def _zip(path: Path) -> tuple[Any, Places]:
         with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, OSError) as error:
-        raise damaged(path, f"its zip cannot be read: {shown(str(error))}") from error
+        raise damaged(path, say("its zip cannot be read: {why}", why=shown(str(error)))) from error
     tables = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
     if len(tables) != 1 or len({entry.filename for entry in entries}) < len(entries):
         raise damaged(path, "its zip is not that of a PyTorch checkpoint", CONVERT)
@@ -101,19 +108,19 @@ def _place(descriptor: int, path: Path, entry: zipfile.ZipInfo, size: int) -> tu
     """Where an entry's bytes lie, which the local header tells. Compressed entries cannot be read by range."""
     name = shown(entry.filename)
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
-        raise damaged(path, f"its part {name} is compressed or encrypted", CONVERT)
+        raise damaged(path, say("its part {name} is compressed or encrypted", name=name), CONVERT)
     if not 0 <= entry.header_offset <= size - 30:
-        raise damaged(path, f"its part {name} lies outside the file")
+        raise damaged(path, say("its part {name} lies outside the file", name=name))
     header = read_range(descriptor, path, entry.header_offset, 30)
     offset = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
     if header[:4] != _ZIP or offset + entry.file_size > size:
-        raise damaged(path, f"its part {name} lies outside the file")
+        raise damaged(path, say("its part {name} lies outside the file", name=name))
     return offset, entry.file_size
 
 
 def _bytes(descriptor: int, path: Path, place: tuple[int, int]) -> bytes:
     if place[1] > LARGEST_TABLE:
-        raise damaged(path, f"its table of tensors claims {place[1]:,} bytes", CONVERT)
+        raise damaged(path, say("its table of tensors claims {n:,} bytes", n=place[1]), CONVERT)
     return read_range(descriptor, path, *place)
 
 
@@ -142,10 +149,10 @@ def _next_storage(
     """Enters where a storage lies; the byte after it."""
     at, size = at_of
     if storage is None:
-        raise damaged(path, f"holds bytes at {at:,} that belong to no tensor", CONVERT)
+        raise damaged(path, say("holds bytes at {at:,} that belong to no tensor", at=at), CONVERT)
     held = storage.n_values * BITS[storage.dtype] // 8
     if at + 8 + held > size or int.from_bytes(read_range(descriptor, path, at, 8), "little") != storage.n_values:
-        raise damaged(path, f"the bytes of a storage at {at:,} are missing")
+        raise damaged(path, say("the bytes of a storage at {at:,} are missing", at=at))
     places[storage.key] = (at + 8, held)
     return at + 8 + held
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import nacre
 from nacre.lifecycle.audit.report import charts, content
-from nacre.lifecycle.audit.said import Piece, in_language, is_whole
-from nacre.lifecycle.audit.sentences import CLAIMS, basis, deciding, names, odds, stage_pieces, summary
+from nacre.lifecycle.audit.said import in_language
+from nacre.lifecycle.audit.sentences import CLAIMS, basis, deciding, names, odds, summary
 from nacre.lifecycle.audit.verdict import LEAST_P, Evidence, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words
 from nacre.lifecycle.evaluate.markup import Html, figure, folded, table, text
@@ -19,10 +19,7 @@ _TONES = {"IDENTICAL": "hot", "DERIVED": "hot", "SHARED_INIT": "warm", "INCONCLU
 
 def said(sentence: str, words: Words) -> Html:
     """A sentence in the language of the page; what is not translated is marked as English."""
-    return _marked(in_language(sentence, words.language))
-
-
-def _marked(pieces: Iterable[Piece]) -> Html:
+    pieces = in_language(sentence, words.language)
     parts = [f'<span lang="en">{text(one.text)}</span>' if one.is_english else text(one.text) for one in pieces]
     return Html("".join(parts))
 
@@ -121,14 +118,10 @@ def _card(stage: StageVerdict, words: Words) -> str:
         facts.append((words("share"), Html(f"{stage.share:.1%}")))
     if stage.power:
         facts.append((words("power"), said(stage.power, words)))
-    is_open = stage.verdict in ("UNTESTABLE", "INCONCLUSIVE")
-    if not is_open and not is_whole(stage.text, words.language):
-        facts.append((words("english"), said(stage.text, words)))
     told = "".join(f"<dt>{text(name)}</dt><dd>{value.text}</dd>" for name, value in facts)
     title = f"{text(words(stage.stage))} {pill(stage.verdict, words, stage.stage)}"
     below = f"<dl>{told}</dl>" if told else ""
-    sentence = _marked(stage_pieces(stage, words.language)).text
-    return f'<article class="stage"><h3>{title}</h3><p>{sentence}</p>{below}</article>'
+    return f'<article class="stage"><h3>{title}</h3><p>{said(stage.text, words).text}</p>{below}</article>'
 
 
 def evidence(pair: Pair, words: Words) -> str:
@@ -145,7 +138,8 @@ def evidence(pair: Pair, words: Words) -> str:
 def _evidence(stage: str, one: Evidence, words: Words) -> tuple[Any, ...]:
     measured = said(one.text, words).text
     if one.assumption:
-        measured += f"<small>{text(words('assumption'))}: {said(one.assumption, words).text}</small>"
+        label = text(words("assumption"))
+        measured += f"<small>{words.labelled(label, said(one.assumption, words).text)}</small>"
     p = "" if one.p_value is None else number_of(one.p_value)
     test = said(content.name_of_test(one.test), words)
     return words(stage), test, f"{one.value:.4g}", p, words(one.tier), Html(measured)
@@ -216,9 +210,10 @@ def cite(pair: Pair, words: Words, date: str) -> str:
         "cite_text", subject=a, ours=_short(ours), reference=b, theirs=_short(theirs), version=nacre.__version__,
         date=date, verdict=pair.verdict,
     )  # fmt: skip
+    hashed = {side: words.labelled(words(side), words("digest")) for side in ("subject", "reference")}
     rows = [
-        (words("subject"), pair.subject), (f"{words('subject')}: {words('digest')}", _digest(ours, words)),
-        (words("reference"), pair.reference), (f"{words('reference')}: {words('digest')}", _digest(theirs, words)),
+        (words("subject"), pair.subject), (hashed["subject"], _digest(ours, words)),
+        (words("reference"), pair.reference), (hashed["reference"], _digest(theirs, words)),
         (words("version"), nacre.__version__), (words("date"), date),
     ]  # fmt: skip
     told = "".join(f"<dt>{text(name)}</dt><dd><code>{text(value)}</code></dd>" for name, value in rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from nacre.errors import CheckpointError
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tokenizers.vocabulary import Algorithm, Surface, Vocabulary, in_order, units
 
 
@@ -26,7 +27,9 @@ def bpe(
     """BPE with listed merges. What no merge makes and is longer than a unit was put in by hand: a special token."""
     bad = next((merge for merge in merges if len(merge) != 2), None)
     if bad is not None:
-        raise CheckpointError(f"the merge {bad!r} is no pair", remedy="copy the file again from its source")
+        raise CheckpointError(
+            say("the merge {bad} is no pair", bad=repr(bad)), remedy="copy the file again from its source"
+        )
     pairs = [(spell(merge[0]), spell(merge[1])) for merge in merges]
     spelled = {spell(token): index for token, index in ordinary.items()}
     made = in_order((left + right for left, right in pairs), surface)

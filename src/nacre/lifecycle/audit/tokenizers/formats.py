@@ -9,6 +9,7 @@ from typing import Any
 
 from nacre.data import sentencepiece
 from nacre.errors import CheckpointError
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tokenizers import assemble, gguf_arrays, ranked
 from nacre.lifecycle.audit.tokenizers.vocabulary import (
     META,
@@ -33,22 +34,22 @@ def load_vocabulary(source: Path | Mapping[str, Any]) -> Vocabulary:
     if path.is_dir():
         path = _file_of(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no tokenizer at {path}", remedy="check the path")
+        raise CheckpointError(say("there is no tokenizer at {file}", file=path), remedy="check the path")
     for file in (path, *_beside(path)):
         if file.stat().st_size > MOST_BYTES:
-            raise CheckpointError(
-                f"{file} has {file.stat().st_size >> 20:,} MiB, no vocabulary is that large", remedy="check the file"
+            what = say(
+                "{file} has {size:,} MiB, no vocabulary is that large", file=file, size=file.stat().st_size >> 20
             )
+            raise CheckpointError(what, remedy="check the file")
     reader = _reader_of(path)
     try:
         return reader(path)
     except CheckpointError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or of an unknown format: {type(error).__name__}: {error}",
-            remedy="copy it again from its source",
-        ) from error
+        why = f"{type(error).__name__}: {error}"
+        what = say("{file} is damaged or of an unknown format: {error}", file=path, error=why)
+        raise CheckpointError(what, remedy="copy it again from its source") from error
 
 
 def _file_of(folder: Path) -> Path:
@@ -57,9 +58,8 @@ def _file_of(folder: Path) -> Path:
         found = sorted(folder.glob(name))
         if found:
             return found[0]
-    raise CheckpointError(
-        f"{folder} holds no tokenizer of a known format", remedy=f"expected one of {', '.join(names)}"
-    )
+    what = say("{folder} holds no tokenizer of a known format", folder=folder)
+    raise CheckpointError(what, remedy=f"expected one of {', '.join(names)}")
 
 
 def _reader_of(path: Path) -> Callable[[Path], Vocabulary]:
@@ -67,9 +67,8 @@ def _reader_of(path: Path) -> Callable[[Path], Vocabulary]:
         return READERS[path.name]
     if path.suffix in SUFFIXES:
         return SUFFIXES[path.suffix]
-    raise CheckpointError(
-        f"{path} is no tokenizer file of a known name", remedy=f"known: {', '.join([*READERS, *SUFFIXES])}"
-    )
+    what = say("{file} is no tokenizer file of a known name", file=path)
+    raise CheckpointError(what, remedy=f"known: {', '.join([*READERS, *SUFFIXES])}")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -101,7 +100,8 @@ def _tokenizer_json(path: Path) -> Vocabulary:
             "wordpiece", "words", {word_piece(token): i for token, i in ordinary.items()}, special, added
         )
     if kind != "BPE":
-        raise CheckpointError(f"{path} holds a model of type {kind!r}", remedy="known: BPE, WordPiece, Unigram")
+        what = say("{file} holds a model of type {kind}", file=path, kind=repr(kind))
+        raise CheckpointError(what, remedy="known: BPE, WordPiece, Unigram")
     merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
     if '"ByteLevel"' in style:
         return assemble.bpe("bytes", byte_level, ordinary, merges, special, added)
@@ -111,7 +111,8 @@ def _tokenizer_json(path: Path) -> Vocabulary:
 def _vocabulary_and_merges(path: Path) -> Vocabulary:
     beside = path.with_name("merges.txt" if path.name == "vocab.json" else "vocab.bpe")
     if not beside.is_file():
-        raise CheckpointError(f"{path} lacks its merges: there is no {beside.name}", remedy="copy both files")
+        what = say("{file} lacks its merges: there is no {beside}", file=path, beside=beside.name)
+        raise CheckpointError(what, remedy="copy both files")
     lines = beside.read_text(encoding="utf-8").split("\n")
     merges = [tuple(line.rstrip("\r").split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
     special, added = _declared(path)
@@ -139,9 +140,8 @@ def _sentencepiece(path: Path) -> Vocabulary:
         pieces = [(with_blanks(text), score if kind not in apart else 0.0) for text, score, kind in model.pieces]
         return assemble.unigram(pieces, special, added)
     if model.model_type != spm.BPE:
-        raise CheckpointError(
-            f"{path} is a SentencePiece model of type {model.model_type}", remedy="known: Unigram (1), BPE (2)"
-        )
+        what = say("{file} is a SentencePiece model of type {kind}", file=path, kind=model.model_type)
+        raise CheckpointError(what, remedy="known: Unigram (1), BPE (2)")
     rows = [(with_blanks(text), i, score) for i, (text, score, kind) in enumerate(model.pieces) if kind not in apart]
     return assemble.scored_bpe(rows, special, added)
 
@@ -164,13 +164,15 @@ def _declared(path: Path) -> tuple[dict[str, int], dict[str, int]]:
 def _object(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object", remedy="copy it again from its source")
+        raise CheckpointError(say("{file} holds no JSON object", file=path), remedy="copy it again from its source")
     return value
 
 
 def _index(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-        raise CheckpointError(f"{value!r} is no token id", remedy="copy the file again from its source")
+        raise CheckpointError(
+            say("{value} is no token id", value=repr(value)), remedy="copy the file again from its source"
+        )
     return value
 
 

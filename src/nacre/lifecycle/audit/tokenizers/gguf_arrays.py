@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import CheckpointError
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tokenizers import assemble
 from nacre.lifecycle.audit.tokenizers.vocabulary import Vocabulary, byte_level, with_blanks
 
@@ -30,10 +31,9 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
     kinds = [int(kind) for kind in _array(metadata, "token_type")] or [NORMAL] * len(tokens)
     scores = [float(score) for score in _array(metadata, "scores")] or [0.0] * len(tokens)
     if len(kinds) != len(tokens) or len(scores) != len(tokens):
-        raise CheckpointError(
-            f"the GGUF header has {len(tokens):,} tokens, {len(kinds):,} types and {len(scores):,} scores",
-            remedy="copy the file again from its source",
-        )
+        template = "the GGUF header has {tokens:,} tokens, {types:,} types and {scores:,} scores"
+        what = say(template, tokens=len(tokens), types=len(kinds), scores=len(scores))
+        raise CheckpointError(what, remedy="copy the file again from its source")
     special = {token: i for i, token in enumerate(tokens) if kinds[i] in (UNKNOWN, CONTROL)}
     added = {token: i for i, token in enumerate(tokens) if kinds[i] == USER_DEFINED}
     ordinary = {token: i for i, token in enumerate(tokens) if token not in special and token not in added}
@@ -51,7 +51,8 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         return assemble.unigram(pieces, special, added)
     if model == "llama":
         return assemble.scored_bpe([(with_blanks(t), i, scores[i]) for t, i in ordinary.items()], special, added)
-    raise CheckpointError(f"the GGUF header has a tokenizer of kind {model!r}", remedy="known: gpt2, llama, bert, t5")
+    what = say("the GGUF header has a tokenizer of kind {model}", model=repr(model))
+    raise CheckpointError(what, remedy="known: gpt2, llama, bert, t5")
 
 
 def _array(metadata: Mapping[str, Any], name: str) -> list[Any]:
@@ -59,5 +60,6 @@ def _array(metadata: Mapping[str, Any], name: str) -> list[Any]:
     if value is None:
         return []
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        raise CheckpointError(f"{_PREFIX}{name} is no array", remedy="copy the file again from its source")
+        what = say("{name} is no array", name=f"{_PREFIX}{name}")
+        raise CheckpointError(what, remedy="copy the file again from its source")
     return list(value)

@@ -8,6 +8,7 @@ import binascii
 from pathlib import Path
 
 from nacre.errors import CheckpointError
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tokenizers.vocabulary import Vocabulary, in_order, word_piece
 
 
@@ -21,13 +22,12 @@ def read_tiktoken(path: Path) -> Vocabulary:
         try:
             token, rank = line.split()
             if not token.strip(b"="):
-                notes.append(f"rank {int(rank):,} is a placeholder without bytes")
+                notes.append(say("rank {rank:,} is a placeholder without bytes", rank=int(rank)))
                 continue
             ids[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise CheckpointError(
-                f"{path}, line {number}: not a token and its rank", remedy="copy the file again from its source"
-            ) from error
+            what = say("{file}, line {line}: not a token and its rank", file=path, line=number)
+            raise CheckpointError(what, remedy="copy the file again from its source") from error
     _require(ids, path)
     order = sorted(ids, key=lambda token: ids[token])
     return Vocabulary("bpe", "bytes", ids, in_order(order, "bytes"), knows_special=False, notes=tuple(notes))
@@ -55,13 +55,12 @@ def _trie(path: Path, lines: list[str]) -> Vocabulary:
             token = ast.literal_eval(rest[: rest.rindex(" ")])
             ids[token if isinstance(token, bytes) else str(token).encode("utf-8")] = int(index)
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path}, line {number}: not an id, a text and its length", remedy="copy the file again"
-            ) from error
+            what = say("{file}, line {line}: not an id, a text and its length", file=path, line=number)
+            raise CheckpointError(what, remedy="copy the file again") from error
     order = sorted(ids, key=lambda token: ids[token])
     return Vocabulary("trie", "bytes", ids, in_order(order, "bytes"), knows_special=False)
 
 
 def _require(ids: dict[bytes, int], path: Path) -> None:
     if not ids:
-        raise CheckpointError(f"{path} holds no tokens", remedy="copy the file again from its source")
+        raise CheckpointError(say("{file} holds no tokens", file=path), remedy="copy the file again from its source")

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nacre.errors import NacreError
+from nacre.lifecycle.audit.said import Said, clauses, say, term
 from nacre.lifecycle.audit.subject import Subject
 from nacre.lifecycle.audit.tokenizers import null
 from nacre.lifecycle.audit.tokenizers.formats import load_vocabulary
@@ -24,10 +25,6 @@ SAME_CORPUS = (
     "cannot be told apart"
 )
 APART = "trained apart on corpora that share at most nine tenths of their text"
-ASSUMPTION = (
-    f"of tokenizers {APART}, each of these steps survives with a chance of at most {null.MOST_KEPT:.0%}, whatever the "
-    "steps before it did; in the table no eighth of any order kept more than {largest:.0%}"
-)
 
 
 def compare(subject: Subject, reference: Subject) -> StageVerdict:
@@ -35,12 +32,12 @@ def compare(subject: Subject, reference: Subject) -> StageVerdict:
     sides: list[Vocabulary] = []
     for side in (subject, reference):
         if side.tokenizer is None:
-            return untestable(STAGE, side.missing.get(STAGE, f"{side.ref} has no tokenizer"))
+            return untestable(STAGE, side.missing.get(STAGE, say("{ref} has no tokenizer", ref=side.ref)))
         try:
             sides.append(load_vocabulary(side.tokenizer))
         except (NacreError, OSError) as error:
             reason = error.message if isinstance(error, NacreError) else str(error)
-            return untestable(STAGE, f"{side.ref}: {reason}")
+            return untestable(STAGE, say("{where}: {reason}", where=side.ref, reason=reason))
     return compare_vocabularies(*sides)
 
 
@@ -59,7 +56,8 @@ def decide(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> Sta
         return _identical(subject, reference, found)
     least = min(len(subject.learned), len(reference.learned))
     if least < LEAST_LEARNED:
-        return untestable(STAGE, f"only {least:,} learned tokens on one side, {LEAST_LEARNED} are needed")
+        template = "only {n:,} learned tokens on one side, {least} are needed"
+        return untestable(STAGE, say(template, n=least, least=LEAST_LEARNED))
     return _judge(subject, reference, found)
 
 
@@ -99,23 +97,32 @@ def _identical(subject: Vocabulary, reference: Vocabulary, found: Similarity) ->
     whole = subject.digest == reference.digest
     unknown = [] if subject.knows_special and reference.knows_special else ["special tokens: a file does not list them"]
     ordinary = sum(reference.ids.get(token) == i for token, i in subject.ids.items()) / max(1, len(subject.ids))
-    text = f"the same tokenizer: all {len(subject.learned):,} learned tokens agree, and every text is cut alike"
+    template = "the same tokenizer: all {n:,} learned tokens agree, and every text is cut alike"
+    parts = [say(template, n=len(subject.learned))]
     if ordinary < 1:
-        text += f"; {1 - ordinary:.0%} of the tokens have other ids" + (
-            f" (most are shifted by {abs(found.shift):,})" if found.shift and found.aligned > 0.5 else ""
-        )
+        parts.append(_other_ids(1 - ordinary, found))
     if not unknown and {**subject.special} != {**reference.special}:
-        text += "; special tokens differ"
-    digests = " and ".join(sorted({subject.body_digest[:16], reference.body_digest[:16]}))
-    evidence = Evidence("digest of the content", 1.0, text=f"sha256 {digests}")
+        parts.append(say("special tokens differ"))
+    digests = sorted({subject.body_digest[:16], reference.body_digest[:16]})
+    told = say("sha256 {a}", a=digests[0])
+    if len(digests) > 1:
+        told = say("sha256 {a} and {b}", a=digests[0], b=digests[1])
+    evidence = Evidence("digest of the content", 1.0, text=told)
     return StageVerdict(
         STAGE,
         "IDENTICAL",
-        f"{text}; {SAME_CORPUS}",
+        clauses((*parts, SAME_CORPUS)),
         evidence=(evidence,),
         not_tested=tuple(unknown),
         detail={"exact": whole},
     )
+
+
+def _other_ids(share: float, found: Similarity) -> Said:
+    if found.shift and found.aligned > 0.5:
+        template = "{share:.0%} of the tokens have other ids (most are shifted by {shift:,})"
+        return say(template, share=share, shift=abs(found.shift))
+    return say("{share:.0%} of the tokens have other ids", share=share)
 
 
 def _judge(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> StageVerdict:
@@ -129,15 +136,19 @@ def _judge(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> Sta
     if "order" in beyond and found.order >= SAME_ORDER and p <= null.ALPHA:
         verdict = _derived(subject, reference, found, p)
     elif "order" in beyond:
-        reason = (
-            f"{found.order:.0%} of the order of shared tokens is the same, which tokenizers {APART} do not show, yet "
-            "not all of it: a common ancestor, the same corpus under other settings, or a changed copy"
+        reason = say(
+            "{order:.0%} of the order of shared tokens is the same, which tokenizers {apart} do not show, yet "
+            "not all of it: a common ancestor, the same corpus under other settings, or a changed copy",
+            order=found.order,
+            apart=APART,
         )
         verdict = _inconclusive(reason, ranked.least)
     elif beyond:
-        reason = (
-            f"{found.shared:,} learned tokens are shared, more than by tokenizers {APART}, yet not in one order: "
-            "texts of one kind, or a copy that was put in another order"
+        reason = say(
+            "{n:,} learned tokens are shared, more than by tokenizers {apart}, yet not in one order: "
+            "texts of one kind, or a copy that was put in another order",
+            n=found.shared,
+            apart=APART,
         )
         verdict = _inconclusive(reason, ranked.least)
     else:
@@ -151,10 +162,11 @@ def _untold(found: Similarity) -> tuple[str, ...]:
     if found.sorted_share >= SORTED:
         return ("the order of learning: a vocabulary is sorted, so its order says nothing",)
     if found.falling < null.LEAST_FALLING:
-        return (
-            f"the order of learning: the {found.shared:,} shared tokens have {found.falling} steps that convention "
-            f"does not explain, {null.LEAST_FALLING} are needed",
+        template = (
+            "the order of learning: the {n:,} shared tokens have {falling} steps that convention "
+            "does not explain, {least} are needed"
         )
+        return (say(template, n=found.shared, falling=found.falling, least=null.LEAST_FALLING),)
     return ()
 
 
@@ -162,22 +174,36 @@ def _derived(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: f
     """Beyond what independent training explains, in one order. Whoever extends or prunes a vocabulary keeps that."""
     small, large = sorted((subject, reference), key=lambda one: (len(one.learned), len(one)))
     if _is_longer_training(small, large, found):
-        return _inconclusive(
-            f"one vocabulary begins with the whole other one; {SAME_CORPUS}, to a larger size", p, "exact"
-        )
+        template = "one vocabulary begins with the whole other one; {same_corpus}, to a larger size"
+        return _inconclusive(say(template, same_corpus=SAME_CORPUS), p, "exact")
     kind = None
     if found.shared == len(small.learned):
         kind = "pruned" if small is subject and len(small.learned) < len(large.learned) else "vocabulary-extended"
-    what = (
-        f"one vocabulary was made from the other: they share {found.shared:,} learned tokens "
-        f"({found.in_reference:.0%} of the subject's, {found.in_subject:.0%} of the reference's), "
-        f"{'all' if found.order == 1 else f'{found.order:.1%}'} in the same order and {found.same_id:.0%} with the "
-        f"same id; tokenizers {APART} keep {_largest('order'):.0%} of that order at most"
-    )
+    parts = [_shared(found)]
     if len(small.learned) == len(large.learned) and found.prefix == len(small.learned):
-        what += f"; tokens were added by hand to a vocabulary that is otherwise the same ({SAME_CORPUS})"
-    text = f"{what}; who was first is not told"
+        template = "tokens were added by hand to a vocabulary that is otherwise the same ({same_corpus})"
+        parts.append(say(template, same_corpus=SAME_CORPUS))
+    text = clauses((*parts, "who was first is not told"))
     return StageVerdict(STAGE, "DERIVED", text, kind=kind, share=found.in_reference, p_value=p, tier="exact")
+
+
+def _shared(found: Similarity) -> Said:
+    template = (
+        "one vocabulary was made from the other: they share {n:,} learned tokens "
+        "({ours:.0%} of the subject's, {theirs:.0%} of the reference's), {order} and {same_id:.0%} with the "
+        "same id; tokenizers {apart} keep {most:.0%} of that order at most"
+    )
+    order = "all in the same order" if found.order == 1 else say("{share:.1%} in the same order", share=found.order)
+    return say(
+        template,
+        n=found.shared,
+        ours=found.in_reference,
+        theirs=found.in_subject,
+        order=order,
+        same_id=found.same_id,
+        apart=APART,
+        most=_largest("order"),
+    )
 
 
 def _largest(name: str) -> float:
@@ -205,22 +231,29 @@ def _is_longer_training(small: Vocabulary, large: Vocabulary, found: Similarity)
 
 def _unrelated(subject: Vocabulary, reference: Vocabulary, found: Similarity, p: float) -> StageVerdict:
     cells = null.cells(subject, reference)
-    power = (
-        f"seen would be a vocabulary that keeps {null.critical(cells, 'order'):.0%} of the order of shared tokens, "
-        f"or {null.critical(cells, 'jaccard'):.0%} of the tokens"
+    power = say(
+        "seen would be a vocabulary that keeps {order:.0%} of the order of shared tokens, "
+        "or {tokens:.0%} of the tokens",
+        order=null.critical(cells, "order"),
+        tokens=null.critical(cells, "jaccard"),
     )
     open_ = ("a copy with both order and tokens replaced beyond that",)
     if _is_same_design(subject, reference):
-        text = (
-            f"the same recipe ({subject.algorithm} over {subject.surface}, the same size, alphabet and special tokens) "
-            "with other learned tokens: a public recipe explains it"
+        text = say(
+            "the same recipe ({algorithm} over {surface}, the same size, alphabet and special tokens) "
+            "with other learned tokens: a public recipe explains it",
+            algorithm=subject.algorithm,
+            surface=term(f"surface_{subject.surface}"),
         )
         return StageVerdict(
             STAGE, "SAME_DESIGN", text, p_value=p, tier="calibrated", not_tested=open_, detail={}, power=power
         )
-    text = (
-        f"nothing points to a copy: {found.shared:,} learned tokens are shared and "
-        f"{found.order:.0%} of their order, no more than tokenizers {APART}"
+    text = say(
+        "nothing points to a copy: {n:,} learned tokens are shared and "
+        "{order:.0%} of their order, no more than tokenizers {apart}",
+        n=found.shared,
+        order=found.order,
+        apart=APART,
     )
     return StageVerdict(STAGE, "NO_EVIDENCE", text, p_value=p, tier="calibrated", not_tested=open_, power=power)
 
@@ -233,20 +266,30 @@ def _is_same_design(subject: Vocabulary, reference: Vocabulary) -> bool:
 
 
 def _inconclusive(reason: str, p: float, tier: Tier = "calibrated") -> StageVerdict:
-    return StageVerdict(STAGE, "INCONCLUSIVE", f"not decided: {reason}", p_value=p, tier=tier, reason=reason)
+    text = say("not decided: {reason}", reason=reason)
+    return StageVerdict(STAGE, "INCONCLUSIVE", text, p_value=p, tier=tier, reason=reason)
 
 
 def _evidence(values: Mapping[str, float], ranks: Mapping[str, float], p: float | None) -> tuple[Evidence, ...]:
     order = "of the steps between shared tokens that no convention explains, the share that both sides took"
     texts = {"order": order, "jaccard": "shared learned tokens among all, both sides cut to the same length"}
+    apart = say("the null: tokenizers {apart}", apart=APART)
     ranked = [
-        Evidence(f"{name}, ranked", value, ranks[name], "calibrated", texts[name], f"the null: tokenizers {APART}")
+        Evidence(f"{name}, ranked", value, ranks[name], "calibrated", texts[name], apart)
         for name, value in values.items()
     ]
     if p is None:
         return tuple(ranked)
-    largest = max(null.table()["largest_eighth"].values())
-    return (Evidence("order", values["order"], p, "exact", order, ASSUMPTION.format(largest=largest)), *ranked)
+    return (Evidence("order", values["order"], p, "exact", order, _assumption()), *ranked)
+
+
+def _assumption() -> Said:
+    """What the exact p-value stands on."""
+    template = (
+        "of tokenizers {apart}, each of these steps survives with a chance of at most {most:.0%}, whatever the "
+        "steps before it did; in the table no eighth of any order kept more than {largest:.0%}"
+    )
+    return say(template, apart=APART, most=null.MOST_KEPT, largest=max(null.table()["largest_eighth"].values()))
 
 
 def _detail(subject: Vocabulary, reference: Vocabulary, found: Similarity) -> dict[str, Any]:
