@@ -7,6 +7,12 @@ from collections.abc import Iterator
 
 from nacre.data.masking.kinds import Found
 
+
+def _mark(prefix: str) -> str:
+    """The sign in a prefix that prose seldom has."""
+    return "_" if "_" in prefix else "-" if "-" in prefix else ""
+
+
 # Prefix -> what follows it. All bounded; a key longer than that is found as far as it goes.
 _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (prefix, re.compile(re.escape(prefix) + rest))
@@ -30,6 +36,8 @@ _KEYS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("eyJ", r"[0-9A-Za-z_-]{8,4096}+\.eyJ[0-9A-Za-z_-]{4,8192}+\.[0-9A-Za-z_-]{8,2048}+"),
     )
 )
+# A sign that a text has to hold -> the keys that have it: most texts hold neither, and every search costs.
+_MARKED = tuple((mark, tuple(one for one in _KEYS if mark == _mark(one[0]))) for mark in ("_", "-", ""))
 _WORDS = ("key", "oken", "ecret", "assw", "pwd", "earer", "KEY", "TOKEN", "SECRET", "PASSW", "Key", "密钥", "密码")
 _ASSIGNED = re.compile(
     r"(?:(?:api[_-]?key|access[_-]?key(?:[_-]?(?:id|secret))?|secret(?:[_-]?access)?[_-]?key|client[_-]?secret|token|secret"
@@ -48,19 +56,23 @@ _SCHEME_MOST = 20
 
 def api_key(text: str) -> Iterator[Found]:
     """Keys of known forms, JSON Web Tokens, and long values with digits assigned to a key, token or password."""
-    for prefix, pattern in _KEYS:
-        place = text.find(prefix)
-        while place != -1:
-            before = text[place - 1 : place]
-            match = (
-                None if before.isascii() and (before.isalnum() or before in ("_", "-")) else pattern.match(text, place)
-            )
-            if match:
-                yield Found("api_key", *match.span())
-            place = text.find(prefix, match.end() if match else place + 1)
+    for mark, keys in _MARKED:
+        if mark in text:
+            for prefix, pattern in keys:
+                yield from _prefixed(text, prefix, pattern)
     if any(word in text for word in _WORDS):
         for match in _ASSIGNED.finditer(text):
             yield Found("api_key", *match.span(1))
+
+
+def _prefixed(text: str, prefix: str, pattern: re.Pattern[str]) -> Iterator[Found]:
+    place = text.find(prefix)
+    while place != -1:
+        before = text[place - 1 : place]
+        match = None if before.isascii() and (before.isalnum() or before in ("_", "-")) else pattern.match(text, place)
+        if match:
+            yield Found("api_key", *match.span())
+        place = text.find(prefix, match.end() if match else place + 1)
 
 
 def private_key(text: str) -> Iterator[Found]:

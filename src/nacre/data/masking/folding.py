@@ -18,9 +18,7 @@ _TABLE = (
     | dict.fromkeys((0x00A0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
 )
 # Every Chinese text has full-width commas; translating costs, so that it waits for a sign that changes a finding.
-_TELLING = re.compile(
-    "[" + "".join(chr(code) for code in sorted(_TABLE) if chr(code) not in "，！？；：（）、～") + "]"
-)
+_TELLING = frozenset(chr(code) for code in _TABLE) - frozenset("，！？；：（）、～")
 _COMMON = (("：", ":"), ("（", "("), ("）", ")"))
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _ESCAPED = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrt])")  # JSON pasted into a prompt: `\n138...` is no word
@@ -39,7 +37,7 @@ def fold(text: str) -> str:
     """Full-width and foreign digits, letters and signs as ASCII; escapes of pasted JSON as spaces. Length is kept."""
     folded = text
     if not text.isascii():
-        if _TELLING.search(text):
+        if not _TELLING.isdisjoint(text):  # a fifth of the time that a pattern of all of them takes
             folded = text.translate(_TABLE)
         else:
             for wide, narrow in _COMMON:

@@ -38,6 +38,7 @@ KINDS: Mapping[str, Kind] = {
     "name": Kind("NAME", "name of a person", by_model=True),
     "address": Kind("ADDRESS", "postal address", by_model=True),
 }
+_KNOWN = frozenset(KINDS)
 RANKS = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
@@ -62,7 +63,9 @@ class Tagger(Protocol):
 def chosen(kinds: Iterable[str] | None) -> frozenset[str]:
     """The kinds asked for, all for None. Raises ConfigError for one that does not exist."""
     if kinds is None:
-        return frozenset(KINDS)
+        return _KNOWN
+    if isinstance(kinds, frozenset) and kinds <= _KNOWN:
+        return kinds
     named = frozenset([kinds] if isinstance(kinds, str) else kinds)
     for kind in sorted(named):
         if kind not in KINDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 
 from nacre.data.masking import checks, context
@@ -14,6 +15,7 @@ _FILES = frozenset(
     ("png", "jpg", "jpeg", "gif", "webp", "svg", "js", "ts", "css", "json", "html", "py", "md", "txt", "pdf")
 )
 _LOCAL_MOST = 64
+_LOCAL = string.ascii_letters + string.digits + "!#$%&'*+/=?^_`{|}~.-"
 
 _IPV4 = re.compile(r"[0-9](?<![0-9A-Za-z_.][0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?![0-9A-Za-z_])(?!\.[0-9])")
 _IPV6 = re.compile(
@@ -36,9 +38,7 @@ def email(text: str) -> Iterator[Found]:
 def _email_around(text: str, place: int) -> Found | None:
     host = _HOST.match(text, place + 1)
     floor = max(0, place - _LOCAL_MOST)
-    start = place
-    while start > floor and _is_local(text[start - 1]):
-        start -= 1
+    start = floor + len(text[floor:place].rstrip(_LOCAL))
     while start < place and text[start] in ".'`{|/=?&*":
         start += 1
     if host is None or start == place:
@@ -50,10 +50,6 @@ def _email_around(text: str, place: int) -> Found | None:
     if text[start:place] == "git" and text[end : end + 1] == ":":
         return None
     return Found("email", start, end)
-
-
-def _is_local(character: str) -> bool:
-    return character.isascii() and (character.isalnum() or character in "!#$%&'*+/=?^_`{|}~.-")
 
 
 def ip(text: str) -> Iterator[Found]:

@@ -45,14 +45,14 @@ class MaskingConfig:
     opaque: Literal["allow", "block"] = "allow"
     routes: Mapping[str, Policy] = field(default_factory=dict)
     tagger: str | None = None
+    _whole: Policy = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        Policy(self.default, self.kinds, self.opaque)
+        object.__setattr__(self, "_whole", Policy(self.default, self.kinds, self.opaque))  # asked for every request
 
     def policy(self, call: Call) -> Policy:
         """What holds for a call."""
-        whole = Policy(self.default, self.kinds, self.opaque)
-        return self.routes.get(call.model) or self.routes.get(call.route) or whole
+        return self.routes.get(call.model) or self.routes.get(call.route) or self._whole
 
 
 @dataclass
@@ -206,6 +206,8 @@ def _masked_value(value: Any, sight: Sight, depth: int) -> Any:
 
 def restored_body(body: bytes, masker: Masker) -> bytes:
     """A whole JSON answer, restored; one that is no JSON is restored as text."""
+    if b"\\u" not in body and not any(name.encode() in body for name in masker.values):
+        return body  # nothing to put back: a placeholder is ASCII, and no character of this body is escaped by number
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
