@@ -142,6 +142,22 @@ def lock(store: Store, name: str, on_wait: Callable[[str], None]) -> Iterator[No
         yield
 
 
+def holder(store: Store, name: str) -> str | None:
+    """Who holds the lock of a name, in words; None where nobody does: nothing is being made under that name now.
+
+    Looking takes a shared lock for an instant: a run that begins right then waits for that instant, and goes on.
+    """
+    path = store.root / "locks" / f"{_flat(name)}.lock"
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(path)
+    except FileNotFoundError:
+        return None
+    return None
+
+
 def _holder(path: Path) -> str:
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
