@@ -4,61 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from raw_upstream import RawUpstream, Step, answers, raw_upstream, streams
+from raw_upstream import answers, streams
+from served_process import refused, served, upstream_beside
 
 from nacre.lifecycle.serve.state.ledger import StoredLedger
 
 HELLO: list[Any] = [{"role": "user", "content": "你好"}]
-
-
-@contextmanager
-def upstream_beside(*steps: Step) -> Iterator[RawUpstream]:
-    """The scripted upstream in a thread of its own, since the clients here block."""
-    ready, stop, held = threading.Event(), threading.Event(), []
-
-    async def run() -> None:
-        async with raw_upstream(steps) as upstream:
-            held.append(upstream)
-            ready.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    assert ready.wait(20)
-    try:
-        yield held[0]
-    finally:
-        stop.set()
-        thread.join(20)
-
-
-@contextmanager
-def served(home: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running `nacre serve` on a free port, and its address."""
-    environment = os.environ | {"NACRE_HOME": str(home)}
-    command = [sys.executable, "-m", "nacre.cli.main", "serve", *words, "--port", "0"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert " at http://" in line, line + process.stderr.read()
-        yield process, line.split(" at ")[1].split()[0]
-    finally:
-        process.kill()
-        process.communicate(timeout=20)
 
 
 def test_the_openai_client_works_unchanged(tmp_path: Path) -> None:
@@ -134,20 +93,11 @@ def test_killed_under_load_the_ledger_has_every_answered_request(tmp_path: Path)
 
 
 def test_what_cannot_start_says_so_and_ends_with_2(tmp_path: Path) -> None:
-    def fails(*words: str) -> str:
-        command = [sys.executable, "-m", "nacre.cli.main", "serve", *words]
-        ended = subprocess.run(
-            command, env=os.environ | {"NACRE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60
-        )
-        assert ended.returncode == 2, ended.stderr
-        assert "Traceback" not in ended.stderr
-        return ended.stderr
-
     bad = tmp_path / "bad.yaml"
     bad.write_text("models:\n  a:\n    upstrem: {address: http://127.0.0.1:1/v1}\n")
-    said = fails(str(bad))
+    said = refused(tmp_path, str(bad))
     assert "line 3" in said
     assert "did you mean 'upstream'" in said
-    assert "nacre serve keys create" in fails("http://127.0.0.1:1/v1#m", "--host", "0.0.0.0", "--port", "0")
-    assert "NO_KEY" in fails("http://127.0.0.1:1/v1?key_variable=NO_KEY#m", "--port", "0")
-    assert "nothing-here" in fails("nothing-here", "--port", "0")
+    assert "nacre serve keys create" in refused(tmp_path, "http://127.0.0.1:1/v1#m", "--host", "0.0.0.0", "--port", "0")
+    assert "NO_KEY" in refused(tmp_path, "http://127.0.0.1:1/v1?key_variable=NO_KEY#m", "--port", "0")
+    assert "nothing-here" in refused(tmp_path, "nothing-here", "--port", "0")

@@ -36,12 +36,14 @@ _BEYOND_DRAIN_S = 15.0
 @dataclass(frozen=True)
 class Place:
     """A worker among the others: number `slot` (from 0) of `of`; `folder` is where they tell each other what they
-    count. `life` is a pipe whose other end the parent holds: it ends with the parent, however that ended."""
+    count. `life` is a pipe whose other end the parent holds: it ends with the parent, however that ended. `restarts`
+    is how often the worker of this slot has died."""
 
     slot: int
     of: int
     folder: Path
     life: int
+    restarts: int = 0
 
 
 Work = Callable[[Place, Callable[[], None]], None]
@@ -58,6 +60,7 @@ class _Worker:
     began: float = 0.0
     due: float | None = None  # when it is begun (again)
     deaths: int = 0  # in a row, each soon after its beginning
+    restarts: int = 0
 
     @property
     def is_ready(self) -> bool:
@@ -138,6 +141,7 @@ class Crew:
             if not self._were_ready:
                 raise why
             worker.deaths = 0 if time.monotonic() - worker.began > _LASTING_S else worker.deaths + 1
+            worker.restarts += 1
             pause = min(_LONGEST_PAUSE_S, 2.0 ** (worker.deaths - 2)) if worker.deaths > 1 else 0.0
             worker.due = time.monotonic() + pause
             _log.error("worker %d: %s; another begins in %g s", worker.slot + 1, why.message, pause)
@@ -158,7 +162,7 @@ class Crew:
         worker.pid = os.fork()
         if worker.pid == 0:
             os.close(inner)
-            self._be(Place(worker.slot, self.n, folder, self._life[0]), outer)
+            self._be(Place(worker.slot, self.n, folder, self._life[0], worker.restarts), outer)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(outer)
         worker.pipe = inner

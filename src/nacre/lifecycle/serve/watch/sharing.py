@@ -47,7 +47,7 @@ class Sharing:
     """One worker's part in it."""
 
     def __init__(self, place: Place, meters: Metrics, alerter: Alerter) -> None:
-        self._meters, self._alerter = meters, alerter
+        self._place, self._meters, self._alerter = place, meters, alerter
         files = [place.folder / f"{slot}.json" for slot in range(place.of)]
         self._mine = files.pop(place.slot)
         self._theirs = files
@@ -64,7 +64,7 @@ class Sharing:
         before = await asyncio.to_thread(_read, self._mine)
         if before is not None:
             self._meters.go_on(before.counted)
-            self._restarts.add()
+        self._restarts.rows[()] = self._place.restarts  # the parent knows: one may die before it could tell
         await self.tell()
         self._task = asyncio.create_task(self._run(), name="sharing of metrics")
 
