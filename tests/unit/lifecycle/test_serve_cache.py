@@ -16,7 +16,7 @@ from serve_calls import ALICE, BOB, all_events, call_of, chat, looped
 
 from nacre.errors import ConfigError
 from nacre.lifecycle.serve.cache import AnswerCache, CacheConfig, is_fixed, key_of
-from nacre.lifecycle.serve.cache_opening import identity_of, open_cache, read_section
+from nacre.lifecycle.serve.cache_opening import identity_of, open_cache, read_cache
 from nacre.lifecycle.serve.cache_store import Kept, MemoryStore, SqliteStore
 from nacre.lifecycle.serve.config import parse
 from nacre.lifecycle.serve.contract import Refusal, Reply, Usage
@@ -392,14 +392,18 @@ async def test_numbers_and_negations_are_misses_however_near_the_vectors_are() -
 
 
 def test_the_section_is_strict_and_names_the_closest_key() -> None:
-    assert read_section({}) == CacheConfig()
-    assert read_section({"semantic": {"model": "e"}}).semantic == SemanticConfig("e", 0.95)
-    with pytest.raises(ConfigError, match="shared"):
-        read_section({"sharde": True})
-    with pytest.raises(ConfigError, match="threshold"):
-        read_section({"semantic": {"model": "e", "threshold": 97.0}})
-    with pytest.raises(ConfigError, match="keep_s"):
-        read_section({"keep_s": 0.0})
+    def said(section: dict[str, Any]) -> str:
+        return " ".join(str(one) for one in read_cache(section, "cache", ["e"])[1])
+
+    assert read_cache({}, "cache", []) == (CacheConfig(), [])
+    read, problems = read_cache({"semantic": {"model": "e"}}, "cache", ["e"])
+    assert problems == []
+    assert read is not None
+    assert read.semantic == SemanticConfig("e", 0.95)
+    assert "did you mean 'shared'" in said({"sharde": True})
+    assert "threshold" in said({"semantic": {"model": "e", "threshold": 97.0}})
+    assert "did you mean 'e'" in said({"semantic": {"model": "ee"}})
+    assert "cache.keep_s" in said({"keep_s": 0.0})
 
 
 def test_an_identity_is_the_address_and_the_first_of_a_route() -> None:

@@ -4,43 +4,51 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
-from nacre.errors import ConfigError, closest
+from nacre.errors import closest
 from nacre.lifecycle.serve.cache import AnswerCache, CacheConfig
-from nacre.lifecycle.serve.config import ServeConfig
 from nacre.lifecycle.serve.contract import ANYONE, Backend, Call, Json
 from nacre.lifecycle.serve.semantic import Semantic, embedder_of
 from nacre.recipe.config import Problem, raise_problems, try_build
 
+if TYPE_CHECKING:
+    from nacre.lifecycle.serve.config import ServeConfig
+
 _EMBEDDING_S = 10.0  # patience with the model that embeds questions
 
 
-def read_section(section: Mapping[str, Any], where: str = "cache") -> CacheConfig:
-    """The section `cache`; raises ConfigError with every mistake."""
+def read_cache(
+    section: Mapping[str, Any], where: str, models: Collection[str]
+) -> tuple[CacheConfig | None, list[Problem]]:
+    """The section `cache` as a config, or every mistake in it. `models` are those that may embed questions."""
     config, problems = try_build(CacheConfig, dict(section), where)
-    if config is not None:
-        for name in ("memory_bytes", "longest_bytes", "keep_s", "file_bytes"):
-            if getattr(config, name) <= 0:
-                problems.append(Problem(f"{where}.{name}", "is not above 0", "give a number above 0"))
-        if config.semantic is not None and not 0.5 <= config.semantic.threshold <= 1:
-            what = f"{config.semantic.threshold} is no threshold"
+    if config is None:
+        return None, problems
+    for name in ("memory_bytes", "longest_bytes", "keep_s", "file_bytes"):
+        if not 0 < getattr(config, name) < float("inf"):
+            problems.append(Problem(f"{where}.{name}", "is not above 0", "give a number above 0"))
+    if (semantic := config.semantic) is not None:
+        if semantic.model not in models:
+            what = f"unknown model {semantic.model!r}"
+            problems.append(Problem(f"{where}.semantic.model", what, closest(semantic.model, models)))
+        if not 0.5 <= semantic.threshold <= 1:
+            what = f"{semantic.threshold} is no threshold"
             problems.append(Problem(f"{where}.semantic.threshold", what, "a cosine from 0.5 to 1; 0.95 is usual"))
-    raise_problems(problems)
-    assert config is not None  # no problems means built
-    return config
+        if semantic.entries < 1:
+            problems.append(Problem(f"{where}.semantic.entries", "is not above 0", "give a number above 0"))
+    return config, problems
 
 
 def open_cache(config: ServeConfig, backends: Mapping[str, Backend]) -> AnswerCache:
     """The cache that a config describes, over the models that it names. Raises ConfigError."""
-    section = read_section(config.cache)
+    section, problems = read_cache(config.cache, "cache", backends)
+    raise_problems(problems)
+    assert section is not None  # no problems means built
     semantic = None
     if section.semantic is not None:
-        name = section.semantic.model
-        if name not in backends:
-            raise ConfigError(f"cache.semantic.model: unknown model {name!r}", remedy=closest(name, backends))
-        backend = backends[name]
+        name, backend = section.semantic.model, backends[section.semantic.model]
 
         async def answer(text: str) -> bytes:
             reply = await backend.answer(_embedding(name, text))

@@ -22,8 +22,10 @@ from typing import Any, Literal, get_args
 from nacre.engine.prices import Prices
 from nacre.errors import ConfigError, closest
 from nacre.lifecycle.serve.addresses import check_upstream, is_loopback_host
+from nacre.lifecycle.serve.cache_opening import read_cache
 from nacre.lifecycle.serve.config_lines import place_problems
 from nacre.lifecycle.serve.contract import Ability
+from nacre.lifecycle.serve.masked import read_masking
 from nacre.lifecycle.serve.watch.config import WatchConfig
 from nacre.lifecycle.serve.watch.config import check as check_watch
 from nacre.recipe.config import Problem, raise_problems, try_build
@@ -193,6 +195,8 @@ def check(config: ServeConfig, where: str) -> Iterator[Problem]:
     yield from _positive(config.bounds, f"{where}.bounds")
     yield from check_listen(config.listen, f"{where}.listen")
     yield from _check_state(config.state, f"{where}.state")
+    yield from read_cache(config.cache, f"{where}.cache", config.models)[1]
+    yield from read_masking(config.masking, f"{where}.masking", config.names)[1]
     yield from check_watch(config.watch, f"{where}.watch")
 
 

@@ -21,7 +21,7 @@ from nacre.errors import ConfigError, closest
 from nacre.lazy import named
 from nacre.lifecycle.serve.contract import ROUTES, Call, Json, Meters, Refusal, Reply
 from nacre.lifecycle.serve.masked_events import EventRestorer, json_escape
-from nacre.recipe.config import build
+from nacre.recipe.config import Problem, raise_problems, try_build
 
 _log = logging.getLogger(__name__)
 
@@ -79,12 +79,10 @@ class Mask:
         """
         if not section:
             return None
-        config = build(MaskingConfig, section, where)
-        known = {*ROUTES.values(), *models}
-        for name in config.routes:
-            if name not in known:
-                raise ConfigError(f"{where}.routes: nothing is served as {name!r}", remedy=closest(name, known))
-        return cls(config, meters, _tagger(config.tagger, where))
+        config, problems = read_masking(section, where, models)
+        raise_problems(problems)
+        assert config is not None  # no problems means built
+        return cls(config, meters, _tagger(config.tagger))
 
     async def cover(self, call: Call) -> Covering | None:
         """Masks a call's body (and `raw` with it). None where nothing was found."""
@@ -243,14 +241,51 @@ async def _restored(events: AsyncIterator[bytes], masker: Masker) -> AsyncIterat
         _log.warning("%d events of a masked answer were too large to be read: not restored", restorer.n_unread)
 
 
-def _tagger(target: str | None, where: str) -> Tagger | None:
+def read_masking(
+    section: Mapping[str, Any], where: str, models: tuple[str, ...]
+) -> tuple[MaskingConfig | None, list[Problem]]:
+    """The section as a config, or every mistake in it."""
+    problems = _unknown_kinds(section, where)
+    if problems:  # a policy would say so too, without its place
+        return None, problems
+    config, problems = try_build(MaskingConfig, section, where)
+    if config is None:
+        return None, problems
+    known = {*ROUTES.values(), *models}
+    problems += [
+        Problem(f"{where}.routes.{name}", f"nothing is served as {name!r}", closest(name, known))
+        for name in config.routes
+        if name not in known
+    ]
+    try:
+        _tagger(config.tagger)
+    except ConfigError as error:
+        problems.append(Problem(f"{where}.tagger", error.message, error.remedy))
+    return config, problems
+
+
+def _unknown_kinds(section: Mapping[str, Any], where: str) -> list[Problem]:
+    places: list[tuple[str, Any]] = [(where, section)]
+    if isinstance(routes := section.get("routes"), Mapping):
+        places += [(f"{where}.routes.{name}", policy) for name, policy in routes.items()]
+    kinds = [(f"{at}.kinds", one.get("kinds")) for at, one in places if isinstance(one, Mapping)]
+    return [
+        Problem(at, f"unknown key {kind!r}", closest(str(kind), KINDS))
+        for at, named_kinds in kinds
+        if isinstance(named_kinds, Mapping)
+        for kind in named_kinds
+        if kind not in KINDS
+    ]
+
+
+def _tagger(target: str | None) -> Tagger | None:
     if target is None:
         return None
     try:
         found = named(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{where}.tagger: {target!r} cannot be imported: {error}", remedy="module:name") from None
+        raise ConfigError(f"the tagger {target!r} cannot be imported: {error}", remedy="module:name") from None
     if not callable(found):
-        raise ConfigError(f"{where}.tagger: {target!r} cannot be called", remedy="name a function or an object")
+        raise ConfigError(f"the tagger {target!r} cannot be called", remedy="name a function or an object")
     tagger: Tagger = found
     return tagger
