@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +218,21 @@ def test_the_default_file_is_under_the_home(monkeypatch: pytest.MonkeyPatch, tmp
     connect().close()
     assert (tmp_path / "home" / "serve" / "gateway.db").exists()
     assert database_module.default_address() == str(tmp_path / "home" / "serve" / "gateway.db")
+
+
+def test_a_change_is_seen_at_once_however_fast_it_follows_the_last_look(tmp_path: Path) -> None:
+    """The time of the write-ahead log counts in ticks: what is written within the tick of a look must not be missed."""
+    ours, theirs = KeyStore(tmp_path / "keys.db"), KeyStore(tmp_path / "keys.db")
+    try:
+        for number in range(150):
+            issued = theirs.create(f"k{number}")
+            assert ours.find(issued.secret) is not None
+            if number % 3 == 0:
+                time.sleep(0.06)  # the look before it is one that is trusted
+                assert ours.find(issued.secret) is not None
+            theirs.revoke(issued.key.caller.id)
+            with pytest.raises(Refusal, match="revoked"):
+                ours.find(issued.secret)
+    finally:
+        ours.close()
+        theirs.close()

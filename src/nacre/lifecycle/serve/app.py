@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 from nacre.errors import NacreError
@@ -14,7 +13,6 @@ from nacre.lifecycle.serve import errors, wire
 from nacre.lifecycle.serve.contract import ASGI, CALLER, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.openapi import document
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
-from nacre.lifecycle.serve.tasks import stop
 from nacre.lifecycle.serve.wire import ClientLeft
 
 _log = logging.getLogger(__name__)
@@ -133,7 +131,7 @@ class Application:
         passage.caller = caller
         raw = await wire.read_body(exchange.receive, exchange.headers, bounds.body_bytes, bounds.body_s)
         call = gateway.read(passage, ROUTES[scope["path"]], caller, raw, exchange.headers)
-        async with asyncio.timeout(max(0.0, call.deadline - time.monotonic()) + 1.0), exchange.watching():
+        async with _Attended(exchange, max(0.0, call.deadline - time.monotonic()) + 1.0):
             reply = await gateway.answer(passage)
             exchange.out |= {"x-nacre-model": reply.model, **({"x-nacre-cache": "hit"} if reply.cached else {})}
             exchange.out |= reply.headers
@@ -261,29 +259,38 @@ class _Exchange:
         self.done = True
         await self.send({"type": "http.response.body", "body": b""})
 
-    @asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Ends the block with ClientLeft as soon as the client closes its connection before its answer is whole."""
-        task, left = asyncio.current_task(), False
-        assert task is not None
 
-        async def watch() -> None:
-            nonlocal left
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            if not self.done:
-                left = True
-                task.cancel()
+class _Attended:
+    """Ends its block with ClientLeft as soon as the client is gone before its answer is whole, and with TimeoutError
+    once so many seconds are over. One timer and one task for both: every request pays for it."""
 
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        except asyncio.CancelledError:
-            if left and task.uncancel() == 0:
-                raise ClientLeft from None
-            raise
-        finally:
-            await stop(watcher)
+    def __init__(self, exchange: _Exchange, seconds: float) -> None:
+        self._exchange, self._seconds = exchange, seconds
+        self._why: type[Exception] | None = None
+
+    async def __aenter__(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # an ASGI application runs in a task
+        self._task = task
+        self._timer = loop.call_later(self._seconds, self._end, TimeoutError)
+        self._watcher = loop.create_task(self._watch())
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        self._watcher.cancel()
+        if self._why is not None and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise self._why from None
+
+    async def _watch(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            pass
+        if not self._exchange.done:
+            self._end(ClientLeft)
+
+    def _end(self, why: type[Exception]) -> None:
+        if self._why is None:
+            self._why = why
+            self._task.cancel()
 
 
 def _of_ours(error: NacreError) -> Refusal:

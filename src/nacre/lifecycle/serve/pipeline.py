@@ -91,6 +91,7 @@ class Passage:
     caller: Caller | None = None
     call: Call | None = None
     asked: str = ""
+    models: tuple[Backend, ...] = ()  # behind the name that was asked for, in their order
     reply: Reply | None = None
     reservation: Reservation | None = None
     covered: Covered | None = None
@@ -147,9 +148,9 @@ class Gateway:
         if stream is not None and not isinstance(stream, bool):
             raise errors.wrong_field("stream", "stream is true or false")
         check_fields(route, body)
-        backends = self.table.find(caller, model)
+        passage.models = self.table.find(caller, model)
         passage.asked = model
-        total = max(self._total(one) for one in backends)
+        total = max(self._total(one) for one in passage.models)
         passage.call = Call(
             passage.id, route, caller, model, body, raw, bool(stream), passage.began, passage.began + total, headers
         )
@@ -166,14 +167,13 @@ class Gateway:
         call = passage.call
         assert call is not None  # `read` came before
         self.parts.ledger.room()
-        asked = self.table.find(call.caller, call.model)
-        able = self.table.able(call, asked)
+        able = self.table.able(call, passage.models)
         if self.parts.cover is not None:
             passage.covered = await self.parts.cover.cover(call)
         await self._reserve(passage, call, able[0])
         reply = await self.parts.answers.get(call) if self.parts.answers is not None else None
         if reply is None:
-            reply = await ask_in_order(call, able, asked)
+            reply = await ask_in_order(call, able, passage.models)
             if self.parts.answers is not None:
                 await self.parts.answers.put(call, reply)  # a stream is kept once it has ended well
         else:
