@@ -1,0 +1,170 @@
+"""The artifacts of a store in short, for lists: each record is read once, and again only where its file changed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from nacre.errors import NacreError
+from nacre.lineage.digest import LOGS_NAME, RECORD_NAME
+from nacre.lineage.record import Record
+from nacre.lineage.store import Store
+
+LOG = f"{LOGS_NAME}/metrics.jsonl"
+# The figure that says most of an artifact, the first that its record has.
+_TELLING = (
+    r"accuracy", r"macro_f1", r"(.*_)?f1", r"(.*_)?ndcg@\d+", r"exact_match", r"valid_score", r"valid_accuracy",
+    r"valid_(.*_)?(f1|ndcg@\d+)", r"valid_loss", r"(.*_)?perplexity", r"(train_)?loss", r"parameters", r"train_rows",
+    r"(.*_)?rows", r"vocabulary", r"examples",
+)  # fmt: skip
+# What a record sets off whose fields were edited into other types than they have.
+_NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A parent as a child recorded it."""
+
+    relation: str
+    ref: str
+    digest: str | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version in short. `fault` says why its record cannot be used; then only name and version are known."""
+
+    name: str
+    version: int
+    kind: str = ""
+    stage: str = ""
+    basis: str = ""
+    licence: str | None = None
+    created: str = ""
+    seconds: float = 0.0
+    fingerprint: str = ""
+    n_bytes: int = 0
+    metric: tuple[str, Any] | None = None
+    parents: tuple[Edge, ...] = ()
+    has_log: bool = False
+    fault: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Child:
+    """An artifact that was made from another one, and what it is to it."""
+
+    entry: Entry
+    edge: Edge
+
+
+class Shelf:
+    """Every version in a store. Safe in threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._store = Store(root)
+        self._known: dict[tuple[str, int], tuple[tuple[int, int, int], Entry]] = {}
+        self._lock = Lock()
+
+    def entries(self) -> list[Entry]:
+        """All versions, by name and then the oldest first; a folder without a record is one with a fault."""
+        with self._lock:
+            found = [self._entry(name, version) for name, version in _addresses(self._store.root / "store")]
+            self._known = {(one.name, one.version): self._known[one.name, one.version] for one in found}
+        return found
+
+    def newest(self) -> list[Entry]:
+        """The newest version of each name."""
+        return list({one.name: one for one in self.entries()}.values())
+
+    def _entry(self, name: str, version: int) -> Entry:
+        folder = self._store.folder(name, version)
+        try:
+            state = os.stat(folder / RECORD_NAME)
+            identity = (state.st_mtime_ns, state.st_size, state.st_ino)
+        except OSError:
+            identity = (0, 0, 0)
+        known = self._known.get((name, version))
+        if known is None or known[0] != identity:
+            known = (identity, self._read(name, version, folder))
+            self._known[name, version] = known
+        return known[1]
+
+    def _read(self, name: str, version: int, folder: Path) -> Entry:
+        try:
+            record = self._store.get(name, version).record
+            assert record is not None  # `get` gives one, or raises
+            return _entry_of(record, (folder / LOG).is_file())
+        except NacreError as error:
+            return Entry(name, version, fault=error.message)
+        except (OSError, *_NONSENSE) as error:
+            return Entry(name, version, fault=f"{folder / RECORD_NAME}: {error}")
+
+
+def shelf_of(store: Store) -> Shelf:
+    """The shelf of a store, the same one at every request."""
+    return _shelf(store.root)
+
+
+@lru_cache(maxsize=8)
+def _shelf(root: Path) -> Shelf:
+    return Shelf(root)
+
+
+def children(entries: Sequence[Entry], ref: str, digest: str | None) -> list[Child]:
+    """Who was made from this artifact, by its reference or its bytes, newest first."""
+    found = [
+        Child(one, edge)
+        for one in entries
+        for edge in one.parents
+        if one.ref != ref and (edge.ref == ref or (digest and edge.digest == digest))
+    ]
+    return sorted(found, key=lambda one: one.entry.created, reverse=True)
+
+
+def telling_metric(metrics: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The one figure to show where there is room for one."""
+    for pattern in _TELLING:
+        for name, value in metrics.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and re.fullmatch(pattern, name):
+                return name, value
+    return None
+
+
+def _entry_of(record: Record, has_log: bool) -> Entry:
+    return Entry(
+        record.name, record.version, str(record.kind), str(record.stage or ""), str(record.basis),
+        None if record.licence is None else str(record.licence), str(record.created), record.cost.seconds,
+        str(record.fingerprint or ""), sum(size for size, _ in record.files.values()), telling_metric(record.metrics),
+        tuple(Edge(str(one.relation), str(one.ref), one.digest, str(one.basis)) for one in record.parents), has_log,
+    )  # fmt: skip
+
+
+def _addresses(top: Path) -> list[tuple[str, int]]:
+    """(name, version) of every version folder, sorted; one pass over the folders."""
+    found, pending = [], [("", str(top))]
+    while pending:
+        name, path = pending.pop()
+        try:
+            items = list(os.scandir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for item in items:
+            if not item.is_dir():
+                continue
+            if not (item.name.isascii() and item.name.isdecimal()):
+                pending.append((f"{name}/{item.name}" if name else item.name, item.path))
+            elif name:
+                found.append((name, int(item.name)))
+    return sorted(found)
