@@ -53,6 +53,7 @@ _REASONS: Mapping[str, str] = {
     "could not be tested: {reason}": "无法检验：{reason}",
     "{where}: {reason}": "{where}：{reason}",
     "{stage}: {reason}.": "{stage}：{reason}。",
+    "{stage}: {reason}": "{stage}：{reason}",
     "{stage}, {test}: {reason}.": "{stage}，{test}：{reason}。",
     "Services: this audit compares files; what an endpoint answers was not asked.":
         "服务：本次审计只比较文件，没有询问任何服务端点。",
@@ -78,6 +79,8 @@ _WEIGHTS: Mapping[str, str] = {
         "{all} 个张量中有 {n} 个（占参数的 {share:.1%}）逐值相等",
     "two trainings that share nothing never end in the same 64 or more floating-point numbers":
         "毫无共同之处的两次训练，不会得到相同的 64 个以上浮点数",
+    "tensor {name} holds {n:,} values that are not finite numbers (NaN or infinity)":
+        "张量 {name} 有 {n:,} 个数值不是有限数（NaN 或无穷大）",
     # basis
     "no common basis: hidden sizes are {a} and {b}": "没有共同的基底：隐藏维度为 {a} 与 {b}",
     "neurons keep their order with a rank correlation of {rho:.3f} in {n} pairs of layers":
@@ -188,6 +191,7 @@ _WEIGHTS: Mapping[str, str] = {
     "shares were not computed: {reason}": "未计算占比：{reason}",
     "a merge of {parts}; {explained:.1%} explained": "由 {parts} 合并而成；可解释 {explained:.1%}",
     "derived (merged): {words}": "派生（合并）：{words}",
+    "the references hold different matrices": "各参照的矩阵不一致",
     "no reference lies in one basis with the subject": "没有参照与被审对象处于同一基底",
     "the references' matrices have other shapes": "各参照的矩阵形状不同",
     "one reference alone lies in one basis with the subject": "只有一个参照与被审对象处于同一基底",

@@ -19,7 +19,7 @@ _SETS: Mapping[str, str] = {
     "one shared row would have been found among all {a:,} and {b:,}; of near-duplicates {share:.2%} of the subject's "
     "rows (similarity {threshold:g}, 95 %)":
         "在全部 {a:,} 行与 {b:,} 行中，哪怕一行相同也会被发现；近似重复则须达到被审数据行数的 {share:.2%}"
-        "（相似度 {threshold:g}，95 %）",
+        "（相似度 {threshold:g}，置信水平 95%）",
     "{exact:,} of {rows:,} rows share their text, {near:,} of {looked:,} others are near-duplicates (similarity "
     "{threshold:g} or more)":
         "{rows:,} 行中有 {exact:,} 行文本相同，其余 {looked:,} 行中有 {near:,} "
@@ -30,11 +30,12 @@ _SETS: Mapping[str, str] = {
     "95 % interval {low:.1%} to {high:.1%}.":
         "{side}的 {n:,} 行中，{exact:,} 行以相同文本见于{other}，另有 {near:,} 行为近似重复"
         "（三元组的 Jaccard 相似度不低于 {threshold:g}，考察 {looked:,} 行）：占 {share:.1%}，"
-        "95 % 区间为 {low:.1%} 至 {high:.1%}。",
+        "95% 区间为 {low:.1%} 至 {high:.1%}。",
     "Of the {n:,} {split} rows of the {held_out}, {same:,} stand in the training rows of the {train}, {distinct:,} "
     "different texts: {share:.2%}, 95 % interval {low:.2%} to {high:.2%}.":
         "{held_out}的 {n:,} 行{split}数据中，{same:,} 行见于{train}的训练数据，其中不同文本 {distinct:,} 条："
-        "占 {share:.2%}，95 % 区间为 {low:.2%} 至 {high:.2%}。",
+        "占 {share:.2%}，95% 区间为 {low:.2%} 至 {high:.2%}。",
+    "{file}, line {line}": "{file} 第 {line} 行",
     "rows of the {side} in the other set": "{side}的行见于另一数据集",
     "teachers named in the {side}'s answers": "{side}的回答中说出的开发者",
     "for example {a} and {b} are the same: {text}": "例如 {a} 与 {b} 相同：{text}",
@@ -100,6 +101,20 @@ _MEMBERSHIP: Mapping[str, str] = {
     "the order of training: it needs the record of the run (its seed, config and number of steps), and none lies with "
     "the model":
         "训练次序：需要训练的记录（种子、配置与步数），而模型旁没有",
+    "{n:,} of {all:,} canaries stand in the data set":
+        "{all:,} 条暗记中有 {n:,} 条见于数据集，须既有植入的也有未植入的",
+    "a canary has {n:,} tokens, the context {context:,}": "有一条暗记长 {n:,} 个词元，而上下文只有 {context:,}",
+    "the order is of {n:,} examples, the rows give {rows:,}": "次序记录了 {n:,} 个样本，而这些行得到 {rows:,} 个",
+    "{ref} was made by {stage}": "{ref} 由 {stage} 产生，不是可用的训练阶段",
+    "nobody knows what": "未知阶段",
+    "the record of {ref} has no number of steps": "{ref} 的记录中没有步数",
+    "{ref} grouped its examples by length, so their order is not random":
+        "{ref} 训练时按长度把样本分组，次序并非随机",
+    "{name} is no model folder": "{name} 不是模型文件夹",
+    "{name} does not predict the next token (head {head}, {layout})":
+        "{name} 不预测下一个词元（输出头 {head}，{layout}）",
+    "the model gives {n:,} of {all:,} texts a likelihood that is no number":
+        "模型对 {all:,} 条文本中的 {n:,} 条给出的似然不是数值",
     "canaries: none were given": "暗记：未提供",
     "an adapter is not scored: merge it into its base first": "不对适配器评分：请先把它并入底座模型",
     "rows that were trained on in another order and are no canaries: no exact test sees them":

@@ -8,18 +8,19 @@ _VERDICTS: Mapping[str, str] = {
     "the same program on the same corpus gives the same vocabulary: copied and trained anew on that corpus cannot be "
     "told apart":
         "同一程序在同一语料上训练会得到同样的词表，因此无法区分是复制还是在该语料上重新训练",
-    "trained apart on corpora that share at most nine tenths of their text": "在重合不超过九成的语料上各自训练",
+    "trained apart on corpora that share at most nine tenths of their text": 
+        "在文本重合不超过九成的语料上各自训练",
     "the same tokenizer: all {n:,} learned tokens agree, and every text is cut alike":
         "分词器相同：训练所得的 {n:,} 个词元全部一致，任何文本的切分结果也相同",
     "{share:.0%} of the tokens have other ids": "{share:.0%} 的词元编号不同",
     "{share:.0%} of the tokens have other ids (most are shifted by {shift:,})":
-        "{share:.0%} 的词元编号不同（大多平移了 {shift:,}）",
+        "{share:.0%} 的词元编号不同（大多整体平移 {shift:,}）",
     "special tokens differ": "特殊词元不同",
     "one vocabulary was made from the other: they share {n:,} learned tokens ({ours:.0%} of the subject's, "
     "{theirs:.0%} of the reference's), {order} and {same_id:.0%} with the same id; tokenizers {apart} keep "
     "{most:.0%} of that order at most":
         "一方的词表由另一方改成：两者共有 {n:,} 个训练所得的词元（占被审对象的 {ours:.0%}、参照的 {theirs:.0%}），"
-        "{order}，{same_id:.0%} 编号相同；而{apart}的分词器之间，次序至多有 {most:.0%} 相同",
+        "{order}，编号相同的占 {same_id:.0%}；而{apart}的分词器之间，次序至多有 {most:.0%} 相同",
     "all in the same order": "次序全部相同",
     "{share:.1%} in the same order": "{share:.1%} 次序相同",
     "tokens were added by hand to a vocabulary that is otherwise the same ({same_corpus})":

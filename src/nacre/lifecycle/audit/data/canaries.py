@@ -46,8 +46,9 @@ def planted_of(file: Path, rows: Rows) -> tuple[list[str], list[bool]]:
     seen = {one for _, row in located(rows) for text in leaves(row) if (one := digest64(normal(text))) in wanted}
     planted = [digest64(normal(text)) in seen for text in texts]
     if not any(planted) or all(planted):
+        what = say("{n:,} of {all:,} canaries stand in the data set", n=sum(planted), all=len(texts))
         raise DataError(
-            f"{file.name}: {sum(planted):,} of {len(texts):,} canaries stand in the data set",
+            say("{where}: {reason}", where=file.name, reason=what),
             remedy="give the planted ones and those that were kept back, one a row",
         )
     return texts, planted
@@ -60,7 +61,8 @@ def canary_test(
     ids = [scorer.ids(text) for text in texts]
     longest = max(map(len, ids))
     if longest >= scorer.context:
-        raise DataError(f"a canary has {longest:,} tokens, the context {scorer.context:,}", remedy="give shorter ones")
+        what = say("a canary has {n:,} tokens, the context {context:,}", n=longest, context=scorer.context)
+        raise DataError(what, remedy="give shorter ones")
     likely = scorer.sums(ids) / np.array([len(one) for one in ids])
     check_finite(likely)
     flags = np.array(planted, dtype=bool)

@@ -78,7 +78,7 @@ def order_test(model: Path | Scorer, dataset: Path, order: Sequence[int], settin
     examples = examples_of(scorer, training_rows(dataset), settings.examples)
     if len(order) != len(examples):
         raise DataError(
-            f"the order is of {len(order):,} examples, the rows give {len(examples):,}",
+            say("the order is of {n:,} examples, the rows give {rows:,}", n=len(order), rows=len(examples)),
             remedy="give the data set, limit and objective config of the recorded run",
         )
     return _tested(scorer, examples, order, settings)
@@ -146,9 +146,8 @@ def _evidence(likely: Floats, steps: Floats, settings: OrderTest, total: int) ->
 def recorded_examples(record: Record) -> CausalConfig:
     """How the rows of a recorded run became examples. Raises DataError for the record of a stage that is not causal."""
     if record.stage not in STAGES or record.seed is None:
-        raise DataError(
-            f"{record.ref} was made by {record.stage or 'nobody knows what'}", remedy=f"give a run of {STAGES[0]}"
-        )
+        what = say("{ref} was made by {stage}", ref=record.ref, stage=record.stage or "nobody knows what")
+        raise DataError(what, remedy=f"give a run of {STAGES[0]}")
     how = dict(record.config.get("objective", {}))
     how["loss"] = TokenLoss(**how.get("loss", {}))
     return CausalConfig(**how)
@@ -164,10 +163,11 @@ def recorded_order(record: Record, n_examples: int) -> Recorded:
     train: Mapping[str, Any] = record.config["train"]
     steps = record.metrics.get("steps")
     if not isinstance(steps, int):
-        raise DataError(f"the record of {record.ref} has no number of steps", remedy="give a finished run")
+        what = say("the record of {ref} has no number of steps", ref=record.ref)
+        raise DataError(what, remedy="give a finished run")
     if train.get("bucket"):
         raise DataError(
-            f"{record.ref} grouped its examples by length, so their order is not random",
+            say("{ref} grouped its examples by length, so their order is not random", ref=record.ref),
             remedy="this test needs a run without bucket: true",
         )
     batch, seed = int(train["batch_size"]), record.seed + int(train.get("seed", 0))

@@ -14,6 +14,7 @@ from nacre.errors import CheckpointError, DataError
 from nacre.kernel import hf
 from nacre.kernel.generate import score
 from nacre.kernel.model import Kernel
+from nacre.lifecycle.audit.said import say
 
 Floats = NDArray[np.float64]
 MOST_CONTEXT = 512  # tokens looked at together: longer ones cost more and tell little more
@@ -51,13 +52,17 @@ def open_scorer(model: Path | Scorer) -> Scorer:
     if isinstance(model, Scorer):
         return model
     if not model.is_dir():
-        raise CheckpointError(f"{model.name} is no model folder", remedy="give a folder with a config and weights")
+        what = say("{name} is no model folder", name=model.name)
+        raise CheckpointError(what, remedy="give a folder with a config and weights")
     kernel = hf.load(model, device="cpu").float().eval()
     if kernel.config.head != "lm" or kernel.config.layout != "decoder":
-        raise CheckpointError(
-            f"{model.name} does not predict the next token (head {kernel.config.head!r}, {kernel.config.layout})",
-            remedy="give a decoder with its language-model head",
+        what = say(
+            "{name} does not predict the next token (head {head}, {layout})",
+            name=model.name,
+            head=repr(kernel.config.head),
+            layout=kernel.config.layout,
         )
+        raise CheckpointError(what, remedy="give a decoder with its language-model head")
     return Scorer(kernel, Tokenizer.load(model))
 
 
@@ -65,7 +70,5 @@ def check_finite(likely: Floats) -> None:
     """Raises DataError where a model's answer is no number."""
     n_wrong = int((~np.isfinite(likely)).sum())
     if n_wrong:
-        raise DataError(
-            f"the model gives {n_wrong:,} of {len(likely):,} texts a likelihood that is no number",
-            remedy="look for NaN or infinite weights",
-        )
+        template = "the model gives {n:,} of {all:,} texts a likelihood that is no number"
+        raise DataError(say(template, n=n_wrong, all=len(likely)), remedy="look for NaN or infinite weights")

@@ -59,7 +59,14 @@ _HOW = {
 def examples(found: Sequence[Example]) -> Iterator[str]:
     """Where rows that were found stand, on both sides."""
     for one in found:
-        yield say(_HOW[one.how], a=one.subject, b=one.reference, text=one.text.replace("\n", " "))
+        a, b = _place(one.subject), _place(one.reference)
+        yield say(_HOW[one.how], a=a, b=b, text=one.text.replace("\n", " "))
+
+
+def _place(told: str) -> str:
+    """The file and line of a row as a sentence, where it has both."""
+    file, _, number = told.rpartition(", line ")
+    return say("{file}, line {line}", file=file, line=number) if file else told
 
 
 def reading(name: str, data: DataSet, found: Found) -> Iterator[str]:

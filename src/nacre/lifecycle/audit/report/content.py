@@ -8,6 +8,8 @@ from nacre.lifecycle.audit.said import Said, say, term
 from nacre.lifecycle.audit.verdict import STAGES, Pair
 from nacre.lifecycle.audit.words import Words, keys
 
+_STOPS = (".", "!", "?", "。", "！", "？", "…")  # a sentence that ends with one is given no other
+
 
 def not_tested(pair: Pair) -> list[Said]:
     """Everything that was left open, a sentence each; tests that could not run are told with what stood in the way."""
@@ -64,4 +66,5 @@ def cost_rows(
 
 
 def _open(stage: str, reason: str) -> Said:
-    return say("{stage}: {reason}.", stage=term(stage), reason=reason)
+    template = "{stage}: {reason}" if reason.endswith(_STOPS) else "{stage}: {reason}."
+    return say(template, stage=term(stage), reason=reason)

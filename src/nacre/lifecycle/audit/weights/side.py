@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nacre.errors import CheckpointError
 from nacre.lifecycle.audit.canonical import Canonical, Key
+from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats, TensorSource
 
 Ids = NDArray[np.int64]
@@ -165,8 +166,9 @@ def finite(values: Floats, name: str) -> Floats:
     if np.isfinite(values.sum(dtype=np.float64)) or np.isfinite(values).all():
         return values
     bad = int(values.size - np.isfinite(values).sum())
+    template = "tensor {name} holds {n:,} values that are not finite numbers (NaN or infinity)"
     raise CheckpointError(
-        f"tensor {name!r} holds {bad:,} values that are not finite numbers (NaN or infinity)",
+        say(template, name=repr(name), n=bad),
         remedy="fetch the checkpoint again, or audit another revision of it",
     )
 
