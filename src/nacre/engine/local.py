@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.engine.base import BaseEngine, Portions, TokenScore
-from nacre.engine.chat_template import ChatTemplate
 from nacre.engine.protocol import (
     Capabilities,
     Embedded,
@@ -221,7 +221,7 @@ class LocalEngine(BaseEngine):
         if not isinstance(prompt, str):
             if self.template is None:
                 raise Unsupported(f"{self.name} has no chat template", remedy="give a plain text, or a chat model")
-            return self.template.ids(prompt)
+            return self.template.prompt([{"role": one.role, "content": one.content} for one in prompt])
         if self.loaded.layout == "encoder-decoder":
             return self.tokenizer.encode(prompt)
         return [*self.start_ids(), *self.tokenizer.encode(prompt, add_special=False)]

@@ -1,0 +1,1 @@
+"""Conversations: files of any common format as messages, messages as tokens, and which of them are trained."""
