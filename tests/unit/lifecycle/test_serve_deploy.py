@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -10,13 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from gateway_kit import config_for, gateway_at, upstream_model
 
 from nacre.errors import ConfigError, UsageError
-from nacre.lifecycle.serve.contract import Entry
+from nacre.lifecycle.serve.contract import Entry, Meters
 from nacre.lifecycle.serve.deploy.dashboard import dashboard
 from nacre.lifecycle.serve.deploy.write import Deployment, warnings, write
-from nacre.lifecycle.serve.watch.config import WatchConfig
-from nacre.lifecycle.serve.watch.watch import Watch
 
 CONFIG = """
 listen: {host: 0.0.0.0, port: 8555}
@@ -35,20 +35,30 @@ def written(tmp_path: Path, **more: Any) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
-def rendered_names() -> set[str]:
-    """Every sample that a gateway can show."""
-    watch = Watch(WatchConfig(), ["mini"])
+def rendered_names(folder: Path) -> set[str]:
+    """Every sample that `/metrics` of a real gateway can show."""
+
+    async def scraped() -> str:
+        async with gateway_at(folder, config_for(mini=upstream_model("http://127.0.0.1:1/v1"))) as running:
+            see_everything(running.gateway.parts.meters)
+            async with running.session.get(f"{running.url}/metrics") as answer:
+                return await answer.text()
+
+    lines = asyncio.run(scraped()).splitlines()
+    return {re.split(r"[{ ]", line)[0] for line in lines if not line.startswith("#")}
+
+
+def see_everything(watch: Meters) -> None:
     watch.ended(ENTRY)
     watch.ended(replace(ENTRY, cached=True))
     watch.ended(replace(ENTRY, money=None, prompt_tokens=None, completion_tokens=None, counted_by="nobody"))
     watch.queued("mini", 1, 1)
     watch.upstream("mini", None)
     watch.masked({"email": 1})
-    return {re.split(r"[{ ]", line)[0] for line in watch.render().splitlines() if not line.startswith("#")}
 
 
 def test_every_metric_that_is_asked_for_exists(tmp_path: Path) -> None:
-    names, files = rendered_names(), written(tmp_path)
+    names, files = rendered_names(tmp_path), written(tmp_path)
     rules = yaml.safe_load(files["alert-rules.yaml"])["groups"][0]["rules"]
     asked = {name for rule in rules for name in METRIC.findall(rule["expr"])}
     for language in ("en", "zh"):

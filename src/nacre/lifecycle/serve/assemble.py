@@ -11,7 +11,7 @@ from functools import partial
 
 from nacre.errors import ConfigError, UsageError
 from nacre.lifecycle.serve.budgets import budgets_used
-from nacre.lifecycle.serve.cache_opening import open_cache
+from nacre.lifecycle.serve.cache_opening import count, open_cache
 from nacre.lifecycle.serve.config import Listen, LocalConfig, ServeConfig, StateConfig, check_listen
 from nacre.lifecycle.serve.contract import Backend, Limits
 from nacre.lifecycle.serve.masked import Mask
@@ -49,12 +49,17 @@ async def assemble(
         limits = await _limits(config, ledger, keys)
         stack.push_async_callback(limits.close)
         watch = Watch(config.watch, config.names, partial(budgets_used, keys, ledger), place)
+        watch.meters.reads(
+            "nacre_ledger_waiting", "Entries that the ledger's database has not yet.", lambda: len(ledger)
+        )
+        watch.alerter.parts["the ledger's database"] = lambda: ledger.trouble
         opener = open_local or partial(_here, store, watch)
         backends = _backends(config, opener, watch, stack)
         prices = PriceList({name: model.price for name, model in config.models.items()})
         mask = Mask.from_section(config.masking, "masking", meters=watch, models=config.names)
         answers = open_cache(config, backends)
         stack.push_async_callback(answers.close)
+        count(answers, watch.meters)
         parts = Parts(keys, ledger, limits, watch, prices, answers, mask, services=(watch,), wrap=watch.traces.wrap)
         return Gateway(config, Table(backends, config.routes), parts, stack.pop_all())
 

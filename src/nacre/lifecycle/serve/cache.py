@@ -116,6 +116,16 @@ class AnswerCache:
         await self._keep(call, reply, data, is_stream=True)
 
     @property
+    def evicted(self) -> int:
+        """Answers that made room for others, in memory or in the file."""
+        return self._memory.evicted + (0 if self._file is None else self._file.evicted)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the answers in memory."""
+        return self._memory.nbytes
+
+    @property
     def longest(self) -> int:
         """Bytes of the longest answer that is kept."""
         return self.config.longest_bytes

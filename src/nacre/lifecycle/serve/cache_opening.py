@@ -11,6 +11,7 @@ from nacre.errors import closest
 from nacre.lifecycle.serve.cache import AnswerCache, CacheConfig
 from nacre.lifecycle.serve.contract import ANYONE, Backend, Call, Json
 from nacre.lifecycle.serve.semantic import Semantic, embedder_of
+from nacre.lifecycle.serve.watch.meters import Metrics
 from nacre.recipe.config import Problem, raise_problems, try_build
 
 if TYPE_CHECKING:
@@ -60,6 +61,22 @@ def open_cache(config: ServeConfig, backends: Mapping[str, Backend]) -> AnswerCa
         return identity_of(model, config, backends)
 
     return AnswerCache(section, identify, semantic)
+
+
+def count(cache: AnswerCache, meters: Metrics) -> None:
+    """Shows what the cache does among the metrics."""
+    counts = cache.counts
+    for name, about, read in (
+        ("misses", "Requests whose answer may be kept and was not there.", lambda: counts.misses),
+        ("near_hits", "Requests answered with the answer to a question that says nearly the same.",
+         lambda: counts.near_hits),
+        ("kept", "Answers that were kept.", lambda: counts.kept),
+        ("not_kept", "Answers that could not be kept: too long, cut short, an error.",
+         lambda: sum(counts.not_kept.values())),
+        ("evicted", "Answers that made room for others.", lambda: cache.evicted),
+    ):  # fmt: skip
+        meters.reads(f"nacre_cache_{name}_total", about, read, "counter")
+    meters.reads("nacre_cache_bytes", "Bytes of the answers in memory.", lambda: cache.nbytes)
 
 
 def identity_of(model: str, config: ServeConfig, backends: Mapping[str, Backend]) -> str | None:

@@ -47,10 +47,10 @@ class Kept:
 
 
 class MemoryStore:
-    """The answers used last, up to `most_bytes` together and `keep_s` of age."""
+    """The answers used last, up to `most_bytes` together and `keep_s` of age; `evicted` had to make room."""
 
     def __init__(self, most_bytes: int, keep_s: float, clock: Callable[[], float] = time.time) -> None:
-        self.most_bytes, self.keep_s, self.nbytes = most_bytes, keep_s, 0
+        self.most_bytes, self.keep_s, self.nbytes, self.evicted = most_bytes, keep_s, 0, 0
         self._clock = clock
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
@@ -78,6 +78,7 @@ class MemoryStore:
         self.nbytes += kept.size
         while self.nbytes > self.most_bytes:
             self._drop(next(iter(self._kept)))
+            self.evicted += 1
 
     def _drop(self, key: bytes) -> None:
         self.nbytes -= self._kept.pop(key).size
@@ -89,7 +90,7 @@ class SqliteStore:
     def __init__(self, file: Path, most_bytes: int, keep_s: float, clock: Callable[[], float] = time.time) -> None:
         self.file, self.most_bytes, self.keep_s = file, most_bytes, keep_s
         self._clock, self._waiting, self._failed, self._closed = clock, 0, False, False
-        self._puts = self._total = 0
+        self._puts = self._total = self.evicted = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="nacre-cache")
         self._database = self._pool.submit(self._open).result()
 
@@ -175,6 +176,7 @@ class SqliteStore:
             key, size = self._database.execute("SELECT key, size FROM kept ORDER BY used, key LIMIT 1").fetchone()
             self._database.execute("DELETE FROM kept WHERE key = ?", (key,))
             self._total -= size
+            self.evicted += 1
 
 
 def _dated(kept: Kept, now: float) -> Kept:

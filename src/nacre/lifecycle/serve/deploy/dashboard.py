@@ -46,6 +46,8 @@ _PANELS: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Answers from the cache", "缓存命中占比", "percentunit",
      ((f"{_rate('nacre_cache_hits_total', 'model')} / {_rate('nacre_requests_total', 'model', _OK)}",
        "{{model}}"),)),
+    ("Cache: misses, kept and evicted answers", "缓存：未命中、已保存与被淘汰", "short",
+     tuple((f"sum(increase(nacre_cache_{name}_total{_RATE}))", name) for name in ("misses", "kept", "evicted"))),
     ("Masked personal data", "已脱敏的个人信息", "short",
      ((f"sum by (kind) (increase(nacre_masked_total{_RATE}))", "{{kind}}"),)),
     ("Models that answer", "可应答的模型", "short", (("min by (model) (nacre_upstream_up)", "{{model}}"),)),
@@ -54,6 +56,8 @@ _PANELS: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ...] = (
       ("sum(increase(nacre_alert_messages_dropped_total[1h]))", "lost messages"),
       ("sum(increase(nacre_alert_failures_total[1h]))", "failed looks"))),
     ("Memory", "内存", "bytes", (('process_resident_memory_bytes{job=~"$job"}', "{{instance}}"),)),
+    ("Workers, and those that died in the last hour", "工作进程数，及最近一小时内退出的进程", "short",
+     (("sum(nacre_workers)", "workers"), ("sum(increase(nacre_worker_restarts_total[1h]))", "restarts"))),
     ("Open file handles", "打开的文件句柄", "short", (('process_open_fds{job=~"$job"}', "{{instance}}"),)),
 )  # fmt: skip
 

@@ -51,6 +51,9 @@ class Alerter:
         self._task: asyncio.Task[None] | None = None
         self.webhooks = Webhooks(config)
         self.others: Sequence[Seen] = ()
+        self.parts: dict[
+            str, Callable[[], str | None]
+        ] = {}  # of the gateway itself: None where it is well, else why not
         self.failures = 0  # looks at the budgets that did not succeed
 
     @property
@@ -82,6 +85,8 @@ class Alerter:
     async def look(self) -> None:
         """One look: judges everything and queues what is to be told."""
         now = self._clock()
+        for name, trouble in self.parts.items():
+            self.upstream(name, trouble())
         seen = _together([self.seen(), *self.others])
         findings = [
             *judge_models(self._config, seen.tallies),

@@ -23,7 +23,7 @@ import orjson
 
 from nacre.lifecycle.serve.contract import Json
 from nacre.lifecycle.serve.watch.alerts import Alerter, Seen
-from nacre.lifecycle.serve.watch.families import Counter, Row, Rows
+from nacre.lifecycle.serve.watch.families import Row, Rows
 from nacre.lifecycle.serve.watch.meters import Metrics
 from nacre.lifecycle.serve.watch.windows import Tally
 from nacre.lifecycle.serve.workers import Place
@@ -47,7 +47,7 @@ class Sharing:
     """One worker's part in it."""
 
     def __init__(self, place: Place, meters: Metrics, alerter: Alerter) -> None:
-        self._place, self._meters, self._alerter = place, meters, alerter
+        self._meters, self._alerter = meters, alerter
         files = [place.folder / f"{slot}.json" for slot in range(place.of)]
         self._mine = files.pop(place.slot)
         self._theirs = files
@@ -55,16 +55,12 @@ class Sharing:
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._failed = False
-        self._restarts = Counter("nacre_worker_restarts_total", "Workers that died and were begun again.")
-        meters.add(self._restarts)
-        meters.reads("nacre_workers", "Processes that answer.", lambda: 1)
 
     async def start(self) -> None:
         """Goes on from what a dead predecessor has counted, and begins to tell."""
         before = await asyncio.to_thread(_read, self._mine)
         if before is not None:
             self._meters.go_on(before.counted)
-        self._restarts.rows[()] = self._place.restarts  # the parent knows: one may die before it could tell
         await self.tell()
         self._task = asyncio.create_task(self._run(), name="sharing of metrics")
 

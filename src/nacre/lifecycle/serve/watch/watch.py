@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from nacre.lifecycle.serve.contract import Entry
 from nacre.lifecycle.serve.watch.alerts import Alerter, Budgets
 from nacre.lifecycle.serve.watch.config import WatchConfig
+from nacre.lifecycle.serve.watch.families import Counter
 from nacre.lifecycle.serve.watch.logs import RequestLog
 from nacre.lifecycle.serve.watch.meters import Metrics
 from nacre.lifecycle.serve.watch.sharing import Sharing
@@ -41,6 +42,10 @@ class Watch:
             "nacre_alert_failures_total", "Times the alerter could not look.", lambda: self.alerter.failures, "counter"
         )
         reads("nacre_log_lines_dropped_total", "Log lines that were lost.", lambda: self.log.dropped, "counter")
+        reads("nacre_workers", "Processes that answer.", lambda: 1)
+        self._restarts = Counter("nacre_worker_restarts_total", "Workers that died and were begun again.")
+        self.meters.add(self._restarts)
+        self._place = place
         self._sharing = None if place is None else Sharing(place, self.meters, self.alerter)
 
     def ended(self, entry: Entry) -> None:
@@ -73,8 +78,9 @@ class Watch:
         """Raises NacreError where the log cannot be written or a package is missing. The alerter runs with webhooks."""
         self.traces.start()
         await self.log.start()
-        if self._sharing is not None:
+        if self._sharing is not None and self._place is not None:
             await self._sharing.start()
+            self._restarts.rows[()] = self._place.restarts  # the parent knows: one may die before it could tell
         if self._judges:
             await self.alerter.start()
 
