@@ -20,6 +20,9 @@ class Area:
 
 AREAS: tuple[Area, ...] = (
     Area("overview", "/"),
+    Area("ladders", "/ladders"),
+    Area("audits", "/audits"),
+    Area("reports", None),
     Area("frame", None),
 )
 
