@@ -35,12 +35,13 @@ _SETS: Mapping[str, str] = {
     "different texts: {share:.2%}, 95 % interval {low:.2%} to {high:.2%}.":
         "{held_out}的 {n:,} 行{split}数据中，{same:,} 行见于{train}的训练数据，其中不同文本 {distinct:,} 条："
         "占 {share:.2%}，95% 区间为 {low:.2%} 至 {high:.2%}。",
+    "there is no data set at {path}": "{path} 处没有数据集",
     "{file}, line {line}": "{file} 第 {line} 行",
     "rows of the {side} in the other set": "{side}的行见于另一数据集",
     "teachers named in the {side}'s answers": "{side}的回答中说出的开发者",
-    "for example {a} and {b} are the same: {text}": "例如 {a} 与 {b} 相同：{text}",
-    "for example {a} and {b} share a long text: {text}": "例如 {a} 与 {b} 含有同一段长文本：{text}",
-    "for example {a} and {b} are nearly the same: {text}": "例如 {a} 与 {b} 近乎相同：{text}",
+    "for example {a} and {b} are the same: {text}": "例如文本相同（{a}；{b}）：{text}",
+    "for example {a} and {b} share a long text: {text}": "例如含有同一段长文本（{a}；{b}）：{text}",
+    "for example {a} and {b} are nearly the same: {text}": "例如文本近乎相同（{a}；{b}）：{text}",
     "{n:,} rows of the {side} cannot be read and were left out": "{side}有 {n:,} 行无法读取，未予考察",
     "{n:,} rows of the {side} have no text in what is compared": "{side}有 {n:,} 行在所比较的字段中没有文本",
     "{n:,} rows of the {side} repeat the id of an earlier row": "{side}有 {n:,} 行的编号与前面的行重复",

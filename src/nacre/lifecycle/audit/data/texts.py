@@ -16,6 +16,7 @@ from nacre.data.read import ReadConfig, data_files, read_located
 from nacre.data.report import DropReport
 from nacre.data.rows import Row, digest64, join_tokens
 from nacre.errors import DataError
+from nacre.lifecycle.audit.said import say
 
 # What names a row, or its class, is no text of it.
 NO_TEXT = {
@@ -189,6 +190,6 @@ def split_of(file: Path) -> str:
 def require_rows(path: Path, fields: tuple[str, ...] = ()) -> DataSet:
     """The data set at `path`. Raises DataError where there is none."""
     if not path.exists():
-        raise DataError(f"there is no data set at {path}", remedy="check the path")
+        raise DataError(say("there is no data set at {path}", path=str(path)), remedy="check the path")
     data_files(path)
     return DataSet(path, fields)
