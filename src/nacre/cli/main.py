@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
 OBJECTS: dict[tuple[str, str], str] = {
     ("serve", "keys"): "nacre.cli.serve_keys",
     ("serve", "usage"): "nacre.cli.serve_usage",
+    ("serve", "deploy"): "nacre.cli.serve_deploy",
 }
 
 

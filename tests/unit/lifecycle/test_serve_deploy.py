@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ import pytest
 import yaml
 from gateway_kit import config_for, gateway_at, upstream_model
 
+from nacre.cli.main import main
 from nacre.errors import ConfigError, UsageError
 from nacre.lifecycle.serve.contract import Entry, Meters
 from nacre.lifecycle.serve.deploy.dashboard import dashboard
 from nacre.lifecycle.serve.deploy.write import Deployment, warnings, write
+from nacre.lifecycle.serve.watch.meters import Metrics
 
 CONFIG = """
 listen: {host: 0.0.0.0, port: 8555}
@@ -104,7 +108,7 @@ def test_no_placeholder_is_left(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_and_nothing_is_begun_with_a_bad_config(tmp_path: Path) -> None:
     written(tmp_path)
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="exists"):
         written(tmp_path)
     (tmp_path / "bad.yaml").write_text("modles: {}", encoding="utf-8")
     with pytest.raises(ConfigError):
@@ -137,3 +141,106 @@ def test_ray_scales_by_queue_length() -> None:
         build({"config": "gateway.yaml", "most": "many"})
     with pytest.raises(ConfigError):
         build({"config": "gateway.yaml", "least": 3, "most": 2})
+
+
+def test_the_parts_of_the_manifest_fit_each_other(tmp_path: Path) -> None:
+    documents = list(yaml.safe_load_all(written(tmp_path)["kubernetes.yaml"]))
+    kinds = {(one["apiVersion"], one["kind"]) for one in documents}
+    assert kinds == {
+        ("v1", "ConfigMap"), ("apps/v1", "Deployment"), ("v1", "Service"), ("policy/v1", "PodDisruptionBudget"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    }  # fmt: skip
+    config, deployment, service, budget, scaler = documents
+    template = deployment["spec"]["template"]
+    labels, pod = template["metadata"]["labels"], template["spec"]
+    container = pod["containers"][0]
+    for selector in (deployment["spec"]["selector"]["matchLabels"], service["spec"]["selector"],
+                     budget["spec"]["selector"]["matchLabels"]):  # fmt: skip
+        assert selector.items() <= labels.items()
+    ports = {one["name"] for one in container["ports"]}
+    assert service["spec"]["ports"][0]["targetPort"] in ports
+    assert {container[f"{one}Probe"]["httpGet"]["port"] for one in ("readiness", "liveness")} <= ports
+    assert {container[f"{one}Probe"]["httpGet"]["path"] for one in ("readiness", "liveness")} == {"/readyz", "/healthz"}
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    assert pod["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    assert "replicas" not in deployment["spec"]  # the autoscaler's
+    quantities = [q for one in container["resources"].values() for q in one.values()]
+    assert all(re.fullmatch(r"[0-9]+(m|Mi|Gi)?", one) for one in quantities)
+
+
+def test_rules_are_whole_and_ask_for_labels_that_are_there(tmp_path: Path) -> None:
+    rules = yaml.safe_load(written(tmp_path)["alert-rules.yaml"])["groups"][0]["rules"]
+    assert len({one["alert"] for one in rules}) == len(rules)
+    known = {
+        family.name: set(family.names) | {"le"} for family in Metrics(["mini"])._families
+    }  # fmt: skip
+    for rule in rules:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert set(rule["annotations"]) == {"summary", "summary_zh"}
+        for left, right in ("()", "{}", "[]"):
+            assert rule["expr"].count(left) == rule["expr"].count(right)
+        for name in METRIC.findall(rule["expr"]):
+            names = known.get(re.sub(r"_(bucket|sum|count)$", "", name))
+            by = {one.strip() for group in re.findall(r"by \(([^)]*)\)", rule["expr"]) for one in group.split(",")}
+            asked = set(re.findall(rf"{name}{{(\w+)", rule["expr"]))
+            assert names is None or by | asked <= names, (rule["alert"], by, asked)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_the_unit_is_understood_by_systemd(tmp_path: Path) -> None:
+    written(tmp_path)
+    unit = tmp_path / "deploy" / "nacre-gateway.service"
+    ended = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# --- the command
+
+
+def test_the_command_lists_writes_and_does_not_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, to = tmp_path / "mine.yaml", tmp_path / "to"
+    config.write_text(CONFIG, encoding="utf-8")
+    words = ["serve", "deploy", str(config), "--to", str(to)]
+    assert main(["serve", "deploy", "--list", "--json"]) == 0
+    listed = {one["name"]: one["files"] for one in json.loads(capsys.readouterr().out)["sets"]}
+    assert main([*words, "--only", "alerts, dashboard"]) == 0
+    assert sorted(one.name for one in to.iterdir()) == sorted(listed["alerts"] + listed["dashboard"])
+    (to / "alert-rules.yaml").write_text("mine", encoding="utf-8")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (to / "alert-rules.yaml").read_text(encoding="utf-8") == "mine"
+    assert not (to / "kubernetes.yaml").exists()
+    assert main([*words, "--force", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said["written"]) == sorted(str(to / name) for files in listed.values() for name in files)
+    assert "redis" in " ".join(said["warnings"])
+    assert "groups:" in (to / "alert-rules.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("more", "remedy"),
+    [
+        (["--only", "alrts"], "did you mean 'alerts'"),
+        (["--only", ","], "--only config,"),
+        (["--least", "0"], "--least 2"),
+        (["--image", "a b"], "--image"),
+        (["--froce"], "--force"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    more: list[str], remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(CONFIG, encoding="utf-8")
+    assert main(["serve", "deploy", str(config), "--to", str(tmp_path / "to"), *more]) == 2
+    assert remedy in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+    assert main(["serve", "deploy", str(config)]) == 2
+    assert main(["serve", "deploy", "--to", "x"]) == 2
+    (tmp_path / "file").touch()
+    assert main(["serve", "deploy", str(config), "--to", str(tmp_path / "file")]) == 2

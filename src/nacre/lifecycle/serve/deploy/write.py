@@ -1,4 +1,4 @@
-"""Writes what a deployment needs into a folder, filled in from the gateway's config. Nothing is overwritten."""
+"""Writes what a deployment needs into a folder, filled in from the gateway's config."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import nacre
-from nacre.errors import UsageError
+from nacre.errors import UsageError, closest
 from nacre.lifecycle.serve import config as serve_config
+from nacre.lifecycle.serve.config import ServeConfig
 from nacre.lifecycle.serve.deploy.dashboard import dashboard
 
 CONFIG = "gateway.yaml"
@@ -37,12 +39,65 @@ class Deployment:
             raise UsageError("the image has no usable name", remedy="such as --image registry.example.com/nacre:0.1.0")
 
 
-def write(folder: Path, deployment: Deployment) -> list[Path]:
-    """The files written, into a folder that is new or empty; raises ConfigError where the config does not hold."""
+@dataclass(frozen=True)
+class FileSet:
+    """Files that belong together."""
+
+    about: str
+    files: tuple[str, ...]
+
+
+SETS: dict[str, FileSet] = {
+    "config": FileSet("the gateway's config, as the others expect it beside them", (CONFIG,)),
+    "alerts": FileSet("rules for Prometheus", ("alert-rules.yaml",)),
+    "dashboard": FileSet("for Grafana, in English and Chinese", ("dashboard-en.json", "dashboard-zh.json")),
+    "systemd": FileSet("a unit without privileges", ("nacre-gateway.service",)),
+    "image": FileSet("what the manifest runs", ("Dockerfile",)),
+    "kubernetes": FileSet("deployment, service, disruption budget, horizontal autoscaler", ("kubernetes.yaml",)),
+    "ray": FileSet("Ray Serve, with replicas by queue length", ("ray-serve.yaml",)),
+}
+
+
+def write(
+    folder: Path, deployment: Deployment, *, only: Sequence[str] | None = None, force: bool = False
+) -> list[Path]:
+    """The files of the sets in `only` (all of them for None), written into `folder`.
+
+    Raises ConfigError where the config does not hold, UsageError for an unknown set and, without `force`, where one of
+    the files exists; then nothing is written.
+    """
     loaded = serve_config.load(deployment.config)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty", remedy="name a new folder: --to deploy")
-    folder.mkdir(parents=True, exist_ok=True)
+    names = _names(only)
+    paths = [folder / name for name in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = [path for path in paths if path.exists()]
+        if there and not force:
+            raise UsageError(f"{there[0]} exists", remedy="name a new folder: --to deploy, or overwrite it: --force")
+        makers = _makers(deployment, loaded)
+        for path in paths:
+            path.write_text(makers[path.name](), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or folder} cannot be written: {error.strerror}",
+            remedy="name a folder of yours: --to deploy",
+        ) from None
+    return paths
+
+
+def _names(only: Sequence[str] | None) -> list[str]:
+    """The files of some sets, in the order of the table."""
+    for name in only or ():
+        if name not in SETS:
+            raise UsageError(f"there is no {name!r} to deploy", remedy=closest(name, SETS))
+    names = [file for name, one in SETS.items() if only is None or name in only for file in one.files]
+    if not names:
+        raise UsageError("nothing is asked for", remedy=f"--only {','.join(SETS)}")
+    return names
+
+
+def _makers(deployment: Deployment, loaded: ServeConfig) -> dict[str, Callable[[], str]]:
+    """What makes each file."""
     text = deployment.config.read_text(encoding="utf-8-sig")
     values = {
         "version": nacre.__version__, "port": str(loaded.listen.port), "image": deployment.image,
@@ -51,21 +106,14 @@ def write(folder: Path, deployment: Deployment) -> list[Path]:
         "grace": str(round(loaded.bounds.drain_s) + _BEYOND_DRAIN_S),
         "config_text": "\n".join(f"    {line}".rstrip() for line in text.splitlines()),
     }  # fmt: skip
-    makers: dict[str, Callable[[], str]] = {
+    filled = ("Dockerfile", "kubernetes.yaml", "nacre-gateway.service", "ray-serve.yaml")
+    return {
         CONFIG: lambda: text,
         "alert-rules.yaml": lambda: _file("alert-rules.yaml"),
         "dashboard-en.json": lambda: json.dumps(dashboard("en"), ensure_ascii=False, indent=1) + "\n",
         "dashboard-zh.json": lambda: json.dumps(dashboard("zh"), ensure_ascii=False, indent=1) + "\n",
-        "Dockerfile": lambda: _filled("Dockerfile", values),
-        "kubernetes.yaml": lambda: _filled("kubernetes.yaml", values),
-        "nacre-gateway.service": lambda: _filled("nacre-gateway.service", values),
-        "ray-serve.yaml": lambda: _filled("ray-serve.yaml", values),
+        **{name: partial(_filled, name, values) for name in filled},
     }
-    written = []
-    for name, make in makers.items():
-        (folder / name).write_text(make(), encoding="utf-8")
-        written.append(folder / name)
-    return written
 
 
 def warnings(deployment: Deployment) -> list[str]:
