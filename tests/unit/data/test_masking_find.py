@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from random import Random
+
 import pytest
 
 from nacre.data.masking import KINDS, Found, checks, find
@@ -151,3 +154,26 @@ def test_iban_lengths_are_the_country_s(code: str, is_right: bool) -> None:
 def test_dates_of_birth_are_those_of_the_calendar() -> None:
     assert not checks.is_date(2023, 2, 29)
     assert checks.is_date(2024, 2, 29)
+
+
+def test_looking_around_digits_only_finds_what_looking_everywhere_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A law: the regions around digits leave nothing out, wherever their borders fall."""
+    pieces = (
+        "13912345678", "+86 139 1234 5678", "(010) 6552-9988", "020-85661234 转 102", "11010519491231002X",
+        "110105 19491231 0029", "4111 1111 1111 1111", "6222021234567890123", "91350100M000100Y43", "京A12345",
+        "粤B12345学", "护照 E12345678", "passport number is E12345678", "GB82 WEST 1234 5698 7654 32",
+        "MT84MALT011000012345MTLCAST001S",
+        "078-05-1120", "203.0.113.7", "2001:db8::8a2e:370:7334", "call me at 555 0199 22", "order no. 13912345678",
+        "订单号是13912345678", "Chrome/120.0.0.0", "a@b.example.org", "sk-abcdefghijklmnop12345", "version 1.2.3.4",
+        "(((((", "12", "3", "v4.5", " 元", "¥", "card ", "护照", "abc", "x" * 15, "词语" * 9, " ", ". ", ", ", "\n",
+    )  # fmt: skip
+    random = Random(3)
+    for _ in range(1500):
+        text = "".join(
+            random.choice(pieces) + random.choice(("", " ", "，", " " * random.randrange(150), "字母a" * 40))
+            for _ in range(random.randrange(1, 9))
+        )
+        found = find(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["nacre.data.masking.find"], "_MARGIN", 10**9)
+            assert found == find(text), text

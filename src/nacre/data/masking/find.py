@@ -11,18 +11,28 @@ from nacre.data.masking.folding import fold, visible
 from nacre.data.masking.kinds import RANKS, Found, Tagger, chosen
 
 _DIGITS = re.compile(r"[0-9]+")
+_MARGIN = 64  # characters beside digits within which every rule for numbers, and what it looks at, ends
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Finds one kind. It is tried where the text has a run of so many digits, and one of the `marks`; `han`: and
-    something beside ASCII."""
+    """Finds one kind. It is tried where the text has one of the `marks` and, beside something that is not ASCII for
+    `han`, a run of so many `digits`: then only around digits, since most of a long text has none."""
 
     kind: str
     finder: Callable[[str], Iterator[Found]]
     digits: int = 0
     marks: tuple[str, ...] = ()
     han: bool = False
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a text around digits: where it begins, what stands there, its longest run of digits."""
+
+    start: int
+    text: str
+    longest: int
 
 
 RULES: tuple[Rule, ...] = (
@@ -53,11 +63,21 @@ def find(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None 
     wanted = chosen(kinds)
     seen, places = visible(text)
     folded = fold(seen)
-    longest, is_ascii = _longest_digits(folded), folded.isascii()
     found: list[Found] = []
+    regions = _regions(folded)
     for rule in RULES:
-        if rule.kind in wanted and rule.digits <= longest and not (rule.han and is_ascii) and _has(folded, rule.marks):
-            found += rule.finder(folded)
+        if rule.kind not in wanted:
+            continue
+        if not rule.digits:
+            if _has(folded, rule.marks):
+                found += rule.finder(folded)
+            continue
+        for region in regions:
+            if rule.digits <= region.longest and _has(region.text, rule.marks):
+                if rule.han and region.text.isascii():
+                    continue
+                start = region.start
+                found += [Found(one.kind, one.start + start, one.end + start) for one in rule.finder(region.text)]
     if places is not None:
         found = [replace(one, start=places[one.start], end=places[one.end - 1] + 1) for one in found]
     if model is not None:
@@ -65,11 +85,28 @@ def find(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None 
     return [Found(one.kind, one.start, one.end, text[one.start : one.end]) for one in _apart(found)] if found else []
 
 
-def _longest_digits(text: str) -> int:
-    """The length of the longest run of digits; ten searches for one character are faster than one for all."""
+def _regions(text: str) -> list[Region]:
+    """The text around its digits; regions that are near each other are one. Ten searches for one character are faster
+    than one for all of them."""
     if not any(digit in text for digit in "0123456789"):
-        return 0
-    return max(map(len, _DIGITS.findall(text)))
+        return []
+    regions: list[Region] = []
+    first = last = -1
+    longest = 0
+    for match in _DIGITS.finditer(text):
+        start, end = match.span()
+        if first >= 0 and start - last > 2 * _MARGIN:
+            regions.append(_region(text, first, last, longest))
+            first, longest = start, 0
+        first = start if first < 0 else first
+        last, longest = end, max(longest, end - start)
+    regions.append(_region(text, first, last, longest))
+    return regions
+
+
+def _region(text: str, first: int, last: int, longest: int) -> Region:
+    start = max(0, first - _MARGIN)
+    return Region(start, text[start : last + _MARGIN], longest)
 
 
 def _has(text: str, marks: tuple[str, ...]) -> bool:

@@ -124,7 +124,8 @@ class Covering:
         """The reply with values for placeholders, whole or as a stream. Usage stays the given reply's."""
         if reply.events is not None:
             return replace(reply, events=_restored(reply.events, self._masker))
-        return replace(reply, body=restored_body(reply.body, self._masker)) if reply.body is not None else reply
+        body = None if reply.body is None else restored_body(reply.body, self._masker)
+        return reply if body is reply.body else replace(reply, body=body)
 
 
 def refuse(sight: Sight, policy: Policy) -> None:

@@ -42,7 +42,7 @@ def period_start(allowance: Allowance, now: float) -> float | None:
 def is_unlimited(allowance: Allowance) -> bool:
     """Whether nothing of it has to be counted."""
     a = allowance
-    return all(limit is None for limit in (a.requests_per_minute, a.tokens_per_minute, a.concurrent, a.money, a.tokens))
+    return a.requests_per_minute is a.tokens_per_minute is a.concurrent is a.money is a.tokens is None
 
 
 def has_budget(allowance: Allowance) -> bool:
