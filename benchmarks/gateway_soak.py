@@ -45,11 +45,12 @@ TIMEOUTS = {"connect_s": 5.0, "first_byte_s": 4.0, "between_s": 4.0, "total_s": 
 ALLOWANCES = {
     "wide": Allowance(concurrent=1000),
     "narrow": Allowance(concurrent=4),
-    "poor": Allowance(money=0.02),
-    "few": Allowance(tokens=3_000),
+    "poor": Allowance(money=0.05),
+    "few": Allowance(tokens=8_000),
     "slow": Allowance(requests_per_minute=60),
 }
 _WEIGHTS = [12, 6, 3, 3, 1]  # of the keys: how often each is used
+_LEAVE = ("poor", "few")  # whose clients leave often: what they had costs their budget all the same
 _MOST_MIB = 8.0  # that memory may grow between the first and the last fifth of a run
 _MOST_HANDLES = 4
 _MOST_TASKS = 2
@@ -136,7 +137,7 @@ async def soak(server: Running, secrets: dict[str, str], seconds: float, clients
         rng = random.Random(seed * 1_000_003 + first + at)
         while time.monotonic() < end:
             name, number = rng.choices(list(secrets), _WEIGHTS)[0], next(numbers)
-            leaving, after_s = leaving_of(number, seed, number % 2 == 0)
+            leaving, after_s = leaving_of(number, seed, number % 2 == 0, name in _LEAVE)
             await one(session, url, Asking(number, name, secrets[name], leaving, after_s), seen)
 
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session, asyncio.TaskGroup() as group:

@@ -10,11 +10,11 @@ Fault = Literal[
     "none", "slow", "reset", "stall", "429", "500", "garbage", "no_http", "cut", "early_end", "hang", "trickle"
 ]  # fmt: skip
 _PLAIN: dict[Fault, float] = {
-    "none": 0.8, "slow": 0.05, "reset": 0.04, "stall": 0.005, "429": 0.04, "500": 0.04,
+    "none": 0.72, "slow": 0.13, "reset": 0.04, "stall": 0.005, "429": 0.04, "500": 0.04,
     "garbage": 0.015, "no_http": 0.01,
 }  # fmt: skip
 _STREAM: dict[Fault, float] = {
-    **_PLAIN, "none": 0.6, "cut": 0.06, "early_end": 0.03, "hang": 0.01, "trickle": 0.1,
+    **_PLAIN, "none": 0.52, "cut": 0.06, "early_end": 0.03, "hang": 0.01, "trickle": 0.1,
 }  # fmt: skip
 _NUMBER = re.compile(rb"#(\d+)")
 _KEY = re.compile(rb"key=(\w+)")
@@ -40,10 +40,10 @@ def key_in(body: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def leaving_of(number: int, seed: int, stream: bool) -> tuple[Leaving, float]:
+def leaving_of(number: int, seed: int, stream: bool, often: bool) -> tuple[Leaving, float]:
     """Whether the client of request `number` leaves: before its answer, after so many seconds, or inside a stream."""
-    rng = random.Random(seed * 7_000_003 + number)
-    leaving: Leaving = rng.choices(["never", "early", "midway"], [0.92, 0.04, 0.04 if stream else 0.0])[0]
+    rng, share = random.Random(seed * 7_000_003 + number), 0.3 if often else 0.04
+    leaving: Leaving = rng.choices(["never", "early", "midway"], [1 - 2 * share, share, share if stream else 0.0])[0]
     return leaving, rng.uniform(0.0, 0.2)
 
 

@@ -6,7 +6,7 @@ A body with `"stream":true` is answered with server-sent events, the usage in th
 was billed: requests and tokens of answers that were sent whole, GET /billed the same by request id, with the most
 requests of each key that were under way at once. With faults, the number after `#` in the prompt decides
 what happens (see `faults.py`), so that a run can be repeated. A whole answer is billed when its last byte is handed to
-the kernel.
+the kernel; a slow one and one that trickles when they begin, whether the gateway waits for their end or not.
 """
 
 from __future__ import annotations
@@ -165,11 +165,12 @@ class Mock(asyncio.Protocol):
         fault = fault_of(number, seed + self._billed.tries[number], stream)
         self._billed.done[fault] += 1
         prompt, completion = tokens_of(number)
-        send: Callable[[], None] = lambda: self._whole(stream, request, prompt, completion)  # noqa: E731
         if fault == "none":
-            send()
+            self._billed.note(request, prompt, completion)
+            self._give(stream, prompt, completion)
         elif fault == "slow":
-            self._later(0.7, send)
+            self._billed.note(request, prompt, completion)
+            self._later(0.7, lambda: self._give(stream, prompt, completion))
         elif fault == "reset":
             self._transport.abort()
         elif fault == "stall":
@@ -185,7 +186,8 @@ class Mock(asyncio.Protocol):
             self._transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             self._transport.close()
         elif fault == "trickle":
-            self._trickle(request, [chunked(one) for one in events(prompt, completion)], (prompt, completion))
+            self._billed.note(request, prompt, completion)
+            self._trickle([chunked(one) for one in events(prompt, completion)])
         else:
             self._halfway(fault, prompt, completion)
 
@@ -199,21 +201,16 @@ class Mock(asyncio.Protocol):
             self._say(b"0\r\n\r\n")
         # "hang": says nothing more
 
-    def _trickle(self, request: str, left: list[bytes], counts: tuple[int, int], head: bytes = STREAM_HEAD) -> None:
+    def _trickle(self, left: list[bytes], head: bytes = STREAM_HEAD) -> None:
         """A good stream whose events come one by one: time to leave in its middle."""
-        if self._transport.is_closing():
-            return
-        if len(left) > 1:
-            self._transport.write(head + left[0])
-            self._later(0.08, lambda: self._trickle(request, left[1:], counts, b""))
-        else:
-            self._billed.note(request, *counts)
+        if len(left) == 1:
             self._say(left[0] + b"0\r\n\r\n")
+        elif not self._transport.is_closing():
+            self._transport.write(head + left[0])
+            self._later(0.08, lambda: self._trickle(left[1:], b""))
 
-    def _whole(self, stream: bool, request: str, prompt: int, completion: int) -> None:
-        if self._transport.is_closing():
-            return
-        self._billed.note(request, prompt, completion)
+    def _give(self, stream: bool, prompt: int, completion: int) -> None:
+        """A whole answer."""
         if stream:
             sent = b"".join(chunked(event) for event in events(prompt, completion))
             self._say(STREAM_HEAD + sent + b"0\r\n\r\n")

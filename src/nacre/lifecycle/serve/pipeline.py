@@ -147,6 +147,8 @@ class Gateway:
             raise errors.wrong_field("model", "model is missing: name one of GET /v1/models")
         if stream is not None and not isinstance(stream, bool):
             raise errors.wrong_field("stream", "stream is true or false")
+        if not isinstance(body.get("stream_options"), dict | None):
+            raise errors.wrong_field("stream_options", "stream_options is an object")
         check_fields(route, body)
         passage.models = self.table.find(caller, model)
         passage.asked = model

@@ -187,7 +187,10 @@ class Upstream:
         if not isinstance(value, dict):
             raise failures.garbage(self._name, "it is no JSON object")
         self._remark(value.get("model"))
-        return Reply(self._name, 200, bytes(data), None, usage_in(value), _headers_of(link))
+        headers = _headers_of(link)
+        if not headers["content-type"].lower().startswith("application/json"):
+            headers = {"content-type": "application/json"}  # which it is: no browser shall show it as a page
+        return Reply(self._name, 200, bytes(data), None, usage_in(value), headers)
 
     async def _streamed(self, call: Call, link: Link, strip: bool) -> Reply:
         """The reply once its first bytes are there: until then another model may be asked."""
