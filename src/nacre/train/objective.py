@@ -74,6 +74,15 @@ E = TypeVar("E")
 B = TypeVar("B", bound=Batch)
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a kernel predicts: `logits` (N, V) over tokens or classes, `targets` (N,) int64, IGNORE where nothing is
+    trained."""
+
+    logits: Tensor
+    targets: Tensor
+
+
 class Objective(Protocol[E, B]):
     """What the training loop and the evaluation need to know of a task. E is its example, B its batch."""
 
@@ -114,6 +123,17 @@ class Objective(Protocol[E, B]):
 
     def predict(self, kernel: Kernel, batch: B) -> Any:
         """What evaluation needs of a batch; each objective says what. Without gradients, on the CPU."""
+
+
+class Predictive(Objective[E, B], Protocol[E, B]):
+    """An objective whose loss is one of distributions over tokens or classes, so that these can be compared with a
+    teacher's, or with those of a second pass."""
+
+    def outputs(self, kernel: Kernel, batch: B) -> Outputs:
+        """The predictions that the loss judges, and nothing else."""
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        """The training loss of predictions: `loss(kernel, batch)` is that of `outputs(kernel, batch)`."""
 
 
 class Tallied:

@@ -14,8 +14,19 @@ from torch import Tensor
 from nacre.data.pack import PackReport, pack, stream
 from nacre.errors import ConfigError
 from nacre.train.arrays import Int32s, Int64s, bytes_per_token, padded_length, stack
-from nacre.train.loss import head_cross_entropy, token_nll
-from nacre.train.objective import IGNORE, Batch, LanguageScore, Loss, Row, Tallied, check_kernel, is_blank, text_field
+from nacre.train.loss import cross_entropy, head_cross_entropy, token_nll
+from nacre.train.objective import (
+    IGNORE,
+    Batch,
+    LanguageScore,
+    Loss,
+    Outputs,
+    Row,
+    Tallied,
+    check_kernel,
+    is_blank,
+    text_field,
+)
 from nacre.train.objectives.config import CausalConfig
 
 if TYPE_CHECKING:
@@ -157,18 +168,28 @@ class Causal(Tallied):
     def tokens(self, batch: CausalBatch) -> int:
         return batch.n_tokens
 
+    def outputs(self, kernel: Kernel, batch: CausalBatch) -> Outputs:
+        return Outputs(kernel.lm_logits(self._hidden(kernel, batch)), batch.targets.flatten())
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        return Loss(*cross_entropy(outputs.logits, outputs.targets, self.config.loss))
+
     def loss(self, kernel: Kernel, batch: CausalBatch) -> Loss:
-        hidden = kernel(batch.ids, segments=batch.segments, positions=batch.positions).hidden
-        how = self.config.loss
-        return Loss(*head_cross_entropy(kernel.lm_logits, hidden.flatten(0, 1), batch.targets.flatten(), how))
+        hidden, how = self._hidden(kernel, batch), self.config.loss
+        return Loss(*head_cross_entropy(kernel.lm_logits, hidden, batch.targets.flatten(), how))
+
+    def _hidden(self, kernel: Kernel, batch: CausalBatch) -> Tensor:
+        """(B * T, D)"""
+        hidden: Tensor = kernel(batch.ids, segments=batch.segments, positions=batch.positions).hidden.flatten(0, 1)
+        return hidden
 
     @torch.no_grad()
     def predict(self, kernel: Kernel, batch: CausalBatch) -> LanguageScore:
         """The score of the trained tokens. ConfigError unless `count_bytes` was set."""
         if batch.n_bytes is None:
             raise ConfigError("the bytes of the tokens were not counted", remedy="set count_bytes: true to evaluate")
-        hidden = kernel(batch.ids, segments=batch.segments, positions=batch.positions).hidden
-        nll = token_nll(kernel.lm_logits(hidden).flatten(0, 1), batch.targets.flatten(), self.config.loss.softcap)
+        logits = kernel.lm_logits(self._hidden(kernel, batch))
+        nll = token_nll(logits, batch.targets.flatten(), self.config.loss.softcap)
         n_bytes = batch.n_bytes[batch.targets != IGNORE].sum()
         return LanguageScore(float(nll.double().sum()), batch.n_trained, int(n_bytes))
 

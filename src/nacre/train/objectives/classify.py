@@ -16,7 +16,7 @@ from nacre.data.resegment import Resegmenter
 from nacre.errors import ConfigError, DataError, closest
 from nacre.train.arrays import Int32s, real_positions, stack
 from nacre.train.loss import class_loss
-from nacre.train.objective import Batch, Loss, Row, Tallied, check_kernel, text_field
+from nacre.train.objective import Batch, Loss, Outputs, Row, Tallied, check_kernel, text_field
 from nacre.train.objectives.config import ClassifyConfig, ClassLoss, Weighting
 from nacre.train.sampling import class_weights
 
@@ -106,10 +106,16 @@ class Labelled(Tallied):
     def count(self, batch: Any) -> int:
         return len(batch.labels)
 
+    def outputs(self, kernel: Kernel, batch: Any) -> Outputs:
+        return Outputs(self.logits(kernel, batch), batch.labels)
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        total, rows = class_loss(outputs.logits, outputs.targets, self.how)
+        right = (outputs.logits.detach().argmax(-1) == outputs.targets).sum()
+        return Loss(total, rows, {"accuracy": (right, rows)})
+
     def loss(self, kernel: Kernel, batch: Any) -> Loss:
-        logits = self.logits(kernel, batch)
-        total, rows = class_loss(logits, batch.labels, self.how)
-        return Loss(total, rows, {"accuracy": ((logits.detach().argmax(-1) == batch.labels).sum(), rows)})
+        return self.loss_of(self.outputs(kernel, batch))
 
     @torch.no_grad()
     def predict(self, kernel: Kernel, batch: Any) -> Tensor:

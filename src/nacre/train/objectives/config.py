@@ -252,3 +252,34 @@ class ImageConfig:
     weighting: Weighting = "none"
     beta: float = 0.999
     loss: ClassLoss = field(default_factory=ClassLoss)
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Training on changed embeddings (`adversarial.py` says what each method does). `epsilon`: radius of the change of
+    one example, an L2 norm over its positions and dimensions; `alpha`: length of a step of `pgd` and `freelb`;
+    `weight`: of the loss on the changed embeddings, beside that on the clean ones (`fgm`, `pgd`)."""
+
+    method: Literal["fgm", "pgd", "freelb"] = "fgm"
+    epsilon: float = 1.0
+    alpha: float = 0.3
+    steps: int = 3
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "alpha", "weight"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give a number above 0")
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}", remedy="give 1 or more; 3 is customary")
+
+
+@dataclass(frozen=True)
+class RDropConfig:
+    """`alpha`: weight of the disagreement of two passes (Liang et al. 2021: 1 to 5)."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < float("inf"):
+            raise ConfigError(f"alpha is {self.alpha}", remedy="give a number above 0; 1 to 5 are customary")

@@ -15,7 +15,7 @@ from nacre.errors import ConfigError
 from nacre.train.arrays import real_positions, stack
 from nacre.train.loss import cross_entropy
 from nacre.train.masking import Draws, corrupt, draw, select
-from nacre.train.objective import Batch, Loss, MaskedScore, Row, Tallied, check_kernel, is_blank, text_field
+from nacre.train.objective import Batch, Loss, MaskedScore, Outputs, Row, Tallied, check_kernel, is_blank, text_field
 from nacre.train.objectives.config import MaskedConfig, TokenLoss
 from nacre.train.wordgroups import WordTokens, cut_evenly, grouped
 
@@ -109,11 +109,16 @@ class MaskedLM(Tallied):
     def tokens(self, batch: MaskedBatch) -> int:
         return batch.n_tokens
 
-    def loss(self, kernel: Kernel, batch: MaskedBatch) -> Loss:
-        logits = self._logits(kernel, batch)
-        total, count = cross_entropy(logits, batch.targets, self.config.loss)
-        correct = (logits.detach().argmax(-1) == batch.targets).sum()
+    def outputs(self, kernel: Kernel, batch: MaskedBatch) -> Outputs:
+        return Outputs(self._logits(kernel, batch), batch.targets)
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        total, count = cross_entropy(outputs.logits, outputs.targets, self.config.loss)
+        correct = (outputs.logits.detach().argmax(-1) == outputs.targets).sum()
         return Loss(total, count, {"accuracy": (correct, count)})
+
+    def loss(self, kernel: Kernel, batch: MaskedBatch) -> Loss:
+        return self.loss_of(self.outputs(kernel, batch))
 
     @torch.no_grad()
     def predict(self, kernel: Kernel, batch: MaskedBatch) -> MaskedScore:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nacre.errors import ConfigError
 from nacre.train.arrays import Int32s, bytes_per_token, real_positions, stack
-from nacre.train.loss import head_cross_entropy, token_nll
-from nacre.train.objective import IGNORE, Batch, LanguageScore, Loss, Row, Tallied, check_kernel, text_field
+from nacre.train.loss import cross_entropy, head_cross_entropy, token_nll
+from nacre.train.objective import IGNORE, Batch, LanguageScore, Loss, Outputs, Row, Tallied, check_kernel, text_field
 from nacre.train.objectives.config import Seq2SeqConfig, TokenLoss
 
 if TYPE_CHECKING:
@@ -94,14 +94,24 @@ class EncoderDecoder(Tallied):
     def tokens(self, batch: Seq2SeqBatch) -> int:
         return batch.n_tokens
 
+    def outputs(self, kernel: Kernel, batch: Seq2SeqBatch) -> Outputs:
+        return Outputs(kernel.lm_logits(self._hidden(kernel, batch)), batch.targets.flatten())
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        return Loss(*cross_entropy(outputs.logits, outputs.targets, self.how))
+
     def loss(self, kernel: Kernel, batch: Seq2SeqBatch) -> Loss:
-        hidden = kernel(batch.ids, mask=batch.mask, decoder_ids=batch.decoder_ids).hidden
-        return Loss(*head_cross_entropy(kernel.lm_logits, hidden.flatten(0, 1), batch.targets.flatten(), self.how))
+        hidden = self._hidden(kernel, batch)
+        return Loss(*head_cross_entropy(kernel.lm_logits, hidden, batch.targets.flatten(), self.how))
+
+    def _hidden(self, kernel: Kernel, batch: Seq2SeqBatch) -> Tensor:
+        """(B * S, D)"""
+        hidden: Tensor = kernel(batch.ids, mask=batch.mask, decoder_ids=batch.decoder_ids).hidden.flatten(0, 1)
+        return hidden
 
     def nll(self, kernel: Kernel, batch: Seq2SeqBatch) -> tuple[float, int]:
         """(nats, right guesses) over the targets."""
-        hidden = kernel(batch.ids, mask=batch.mask, decoder_ids=batch.decoder_ids).hidden
-        logits, targets = kernel.lm_logits(hidden).flatten(0, 1), batch.targets.flatten()
+        logits, targets = kernel.lm_logits(self._hidden(kernel, batch)), batch.targets.flatten()
         correct = int((logits.argmax(-1) == targets).sum())
         return float(token_nll(logits, targets, self.how.softcap).double().sum()), correct
 

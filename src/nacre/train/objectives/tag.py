@@ -16,7 +16,7 @@ from torch import Tensor
 from nacre.data.window import token_windows
 from nacre.errors import ConfigError, DataError, closest
 from nacre.train.arrays import Int32s, real_positions, stack
-from nacre.train.objective import IGNORE, Batch, Loss, Row, Tallied, check_kernel
+from nacre.train.objective import IGNORE, Batch, Loss, Outputs, Row, Tallied, check_kernel
 from nacre.train.objectives.classify import check_labels
 from nacre.train.objectives.config import TagConfig
 
@@ -148,13 +148,19 @@ class Tag(Tallied):
     def tokens(self, batch: TagBatch) -> int:
         return batch.n_tokens
 
-    def loss(self, kernel: Kernel, batch: TagBatch) -> Loss:
+    def outputs(self, kernel: Kernel, batch: TagBatch) -> Outputs:
         logits = kernel.tag_logits(kernel(batch.ids, mask=batch.mask).hidden).flatten(0, 1).float()
-        targets = batch.targets.flatten()
+        return Outputs(logits, batch.targets.flatten())
+
+    def loss_of(self, outputs: Outputs) -> Loss:
+        logits, targets = outputs.logits, outputs.targets
         smoothing = self.config.label_smoothing
         total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
         count = (targets != IGNORE).sum()
         return Loss(total, count, {"accuracy": ((logits.detach().argmax(-1) == targets).sum(), count)})
+
+    def loss(self, kernel: Kernel, batch: TagBatch) -> Loss:
+        return self.loss_of(self.outputs(kernel, batch))
 
     @torch.no_grad()
     def predict(self, kernel: Kernel, batch: TagBatch) -> list[TaggedPart]:
