@@ -24,6 +24,8 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
     "qwen2.5": ("<|im_start|>", "<|im_end|>"),
     "qwen3": ("<|im_start|>", "<|im_end|>"),
 }
+# Names for the same template: Qwen 2.5 is plain ChatML.
+_FILE: Mapping[str, str] = {"qwen2.5": "chatml"}
 # The roles that templates take from the tokenizer.
 ROLES: Mapping[str, tuple[str, ...]] = {"llama2": ("bos", "eos"), "mistral": ("bos", "eos")}
 # The token with which an answer ends, where it is not the tokenizer's own end.
@@ -40,7 +42,7 @@ def source(name: str) -> str:
     """The Jinja source of a shipped template. ConfigError names the closest."""
     if name not in CONTROLS:
         raise ConfigError(f"no chat template is called {name!r}", remedy=closest(name, CONTROLS))
-    return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+    return (_FOLDER / f"{_FILE.get(name, name)}.jinja").read_text(encoding="utf-8")
 
 
 def lacking(name: str, tokenizer: Tokenizer) -> list[str]:

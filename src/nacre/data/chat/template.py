@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -54,7 +55,12 @@ class ChatTemplate:
     def __init__(self, source: str, tokenizer: Tokenizer, name: str = "the chat template") -> None:
         self.source, self.tokenizer, self.name = source, tokenizer, name
         self.template = Template(source, tokenizer.roles)
-        self._controls = [tokenizer.token(index) for index in sorted(tokenizer.special_ids)]
+        added = tokenizer.raw.get_added_tokens_decoder()
+        spelled = {index: token.content for index, token in added.items() if token.special}
+        spelled |= {index: text for text in tokenizer.roles.values() if (index := tokenizer.id_of(text)) is not None}
+        self._controls = {text: index for index, text in spelled.items()}
+        # Llama 2's first tokenizer.json finds `</s>` after a blank only, as its text is changed before it is searched.
+        self._hides = any(added[index].normalized for index in spelled if index in added)
 
     @classmethod
     def find(cls, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -196,19 +202,22 @@ class ChatTemplate:
 
     def _encode(self, text: str, marks: Mapping[str, str]) -> Encoded:
         """Ids of rendered text: special tokens where the template wrote them, mere text where a message did."""
-        if not marks:
+        apart = [*marks, *(sorted(self._controls, key=len, reverse=True) if self._hides else ())]
+        if not apart:
             spans = self.tokenizer.spans(text, allow_special=True)
             return Encoded(spans.ids, spans.offsets)
         ids, offsets, start = list[int](), list[tuple[int, int]](), 0
-        for position, char in [*((at, one) for at, one in enumerate(text) if one in marks), (len(text), "")]:
-            piece = self._inside(text[start:position], first=start == 0, literal=False)
-            ids += piece.ids
-            offsets += [(start + low, start + high) for low, high in piece.offsets]
-            if char:
-                spelled = self._inside(marks[char], first=position == 0, literal=True).ids
-                ids += spelled
-                offsets += [(position, position + 1)] * len(spelled)
-            start = position + 1
+        for piece in re.split(f"({'|'.join(map(re.escape, apart))})", text):
+            if piece in marks:
+                spelled = self._inside(marks[piece], first=start == 0, literal=True).ids
+                found = Encoded(spelled, [(0, 1)] * len(spelled))
+            elif piece in self._controls and self._hides:
+                found = Encoded([self._controls[piece]], [(0, len(piece))])
+            else:
+                found = self._inside(piece, first=start == 0 or self._hides, literal=self._hides)
+            ids += found.ids
+            offsets += [(start + low, start + high) for low, high in found.offsets]
+            start += len(piece)
         return Encoded(ids, offsets)
 
     def _inside(self, text: str, *, first: bool, literal: bool) -> Encoded:
