@@ -29,7 +29,7 @@ class Words:
     def __init__(self, language: Language) -> None:
         self.language: Language = language
 
-    def __call__(self, name: str, **values: object) -> str:
+    def __call__(self, name: str, /, **values: object) -> str:
         said = rows()[name][self.language == "zh"]
         return said.format(**values) if values else said
 
