@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nacre.cli.parser import add_json_option
@@ -23,6 +25,7 @@ examples:
   nacre serve usage --by key,model,day --since 30d
   nacre serve usage --by model --since 2026-11 --until 2026-12
   nacre serve usage --by day,outcome --csv > usage.csv
+  nacre serve usage --delete --before 90d                old entries go; their sums by day stay, and so do budgets
 """
 
 
@@ -30,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--by", default="key", metavar="GROUPS", help="of key, model, day, outcome, by comma")
     parser.add_argument("--since", metavar="WHEN", help="from then on: 30d, 2026-11, 2026-11-22 (UTC)")
     parser.add_argument("--until", metavar="WHEN", help="up to then, then not counted")
+    parser.add_argument("--delete", action="store_true", help="delete the entries of the days before --before (UTC)")
+    parser.add_argument("--before", metavar="WHEN", help="90d, 2026-11, 2026-11-22: only with --delete")
     parser.add_argument("--csv", action="store_true", help="print the rows as CSV")
     add_database_option(parser)
     add_json_option(parser)
@@ -38,6 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     if args.csv and args.json:
         raise UsageError("--csv and --json do not go together", remedy="give one of them")
+    if args.delete or args.before:
+        return _delete(args)
     from nacre.lifecycle.serve.state.database import connect
     from nacre.lifecycle.serve.state.usage import csv_text, sums
 
@@ -57,6 +64,30 @@ def run(args: Namespace) -> int:
         print(csv_text(rows), end="")
     else:
         _print(rows, [*(["key", "name"] if "key" in groups else []), *(name for name in groups if name != "key")])
+    return 0
+
+
+def _delete(args: Namespace) -> int:
+    if not (args.delete and args.before):
+        raise UsageError("--delete and --before go together", remedy="nacre serve usage --delete --before 90d")
+    if args.csv or args.since or args.until or args.by != "key":
+        raise UsageError("--delete shows no sums", remedy="nacre serve usage --delete --before 90d")
+    from nacre.lifecycle.serve.state.database import connect
+    from nacre.lifecycle.serve.state.usage import forget
+
+    before = moment(args.before)
+    if before > time.time():
+        raise UsageError(f"--before {args.before} has not come yet", remedy="nacre serve usage --delete --before 90d")
+    day = datetime.fromtimestamp(before, UTC).date().isoformat()
+    database = connect(args.database)
+    try:
+        deleted = forget(database, before)
+    finally:
+        database.close()
+    if args.json:
+        print(json.dumps({"deleted": deleted, "before": day}, indent=2))
+    else:
+        print(f"{number(deleted)} entries from before {day} (UTC) are deleted; their sums by day stay")
     return 0
 
 

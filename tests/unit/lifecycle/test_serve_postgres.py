@@ -20,9 +20,10 @@ from nacre.errors import ConfigError
 from nacre.lifecycle.serve.contract import Allowance, Entry, Refusal
 from nacre.lifecycle.serve.state import keys as keys_module
 from nacre.lifecycle.serve.state.database import PostgreSQL, connect
+from nacre.lifecycle.serve.state.entries import newest
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lifecycle.serve.state.ledger import StoredLedger
-from nacre.lifecycle.serve.state.usage import Spent
+from nacre.lifecycle.serve.state.usage import Spent, forget, sums
 
 psycopg = pytest.importorskip("psycopg")
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ def server() -> Iterator[Server]:
 def address(server: Server) -> Iterator[str]:
     yield server.address
     with psycopg.connect(server.address) as connection:
-        connection.execute("TRUNCATE entries; TRUNCATE keys; UPDATE counters SET value = value + 1 WHERE name = 'keys'")
+        connection.execute("TRUNCATE entries, past, keys; UPDATE counters SET value = value + 1 WHERE name = 'keys'")
 
 
 def entry(identity: str, **changes: Any) -> Entry:
@@ -146,11 +147,16 @@ def test_the_ledger_gives_the_same_sums_as_sqlite(address: str, tmp_path: Path) 
         found: list[Any] = [ledger.usage(groups) for groups in by]
         found += [ledger.usage(["model"], since=DAY, until=DAY + 1), await ledger.spent("key_a"), ledger.doubled]
         await ledger.close()
+        database = connect(where)
+        found.append(forget(database, DAY + 1))  # the sums stay
+        found += [[sums(database, groups) for groups in by] == found[:3], len(newest(database, 9))]
+        database.close()
         return found
 
     ours, theirs = asyncio.run(run(tmp_path / "g.db", tmp_path)), asyncio.run(run(address, tmp_path / "pg"))
     assert theirs == ours
     assert theirs[4] == Spent(45, 0.5)
+    assert theirs[6:] == [1, True, 3]
 
 
 def test_a_server_that_restarts_loses_nothing(server: Server, address: str, tmp_path: Path) -> None:

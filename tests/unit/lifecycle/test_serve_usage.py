@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from nacre.cli import serve_keys, serve_usage
+from nacre.cli.main import main
 from nacre.cli.parser import VerbParser
 from nacre.engine.prices import Prices
 from nacre.errors import ConfigError, UsageError
@@ -22,7 +23,7 @@ from nacre.lifecycle.serve.state.database import connect
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lifecycle.serve.state.ledger import StoredLedger
 from nacre.lifecycle.serve.state.pricing import PriceList
-from nacre.lifecycle.serve.state.usage import csv_text, disagrees, sums
+from nacre.lifecycle.serve.state.usage import csv_text, disagrees, forget, spent, sums
 
 DAY = 1_795_305_600.0  # 2026-11-22 00:00 UTC
 PRICES = PriceList(
@@ -245,3 +246,59 @@ def test_spans_and_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serve_keys.moment("2026-11-22") == DAY
     assert serve_keys.moment("2026-11-22T08:00+08:00") == DAY
     assert serve_keys.moment("2026-11") == DAY - 21 * 86_400
+
+
+# --- old entries go, sums stay
+
+
+def of_many_days(folder: Path) -> Path:
+    entries = [
+        entry(
+            f"e{day}-{n}",
+            at=DAY + day * 86_400.0 + n * 5000.0,
+            key=f"key_{'ab'[n % 2]}",
+            served=[None, "fast", "slow"][n % 3],
+            asked="smart",
+            outcome=["ok", "ok", "refused", "cut_short"][n % 4],
+            money=None if n == 3 else 0.25,
+            our_tokens=99 if n == 5 else 15,
+            cached=n == 6,
+        )
+        for day in (-40, -2, -1, 0)
+        for n in range(12)
+    ]
+    return stored(folder, *entries)
+
+
+def test_what_is_deleted_stays_in_every_sum_and_budget(tmp_path: Path) -> None:
+    path = of_many_days(tmp_path)
+    groupings = ((), ("key",), ("model", "outcome"), ("key", "model", "day", "outcome"))
+    before = [grouped(path, *by) for by in groupings]
+    since = grouped(path, "key", since=DAY - 86_400)
+    database = connect(path)
+    spent_before = [spent(database, "key_a", at) for at in (None, DAY - 2 * 86_400)]
+    assert forget(database, DAY + 3600) == 36  # today stays
+    assert forget(database, DAY + 3600) == 0
+    assert [spent(database, "key_a", at) for at in (None, DAY - 2 * 86_400)] == spent_before
+    assert database.rows("SELECT COUNT(*) FROM entries") == [(12,)]
+    database.close()
+    assert [grouped(path, *by) for by in groupings] == before
+    assert grouped(path, "key", since=DAY - 86_400) == since
+    stored(tmp_path, entry("late", at=DAY - 86_400))  # one that comes after its day was deleted
+    database = connect(path)
+    assert forget(database, DAY) == 1
+    database.close()
+    assert grouped(path)[0]["requests"] == before[0][0]["requests"] + 1
+
+
+def test_deleting_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = of_many_days(tmp_path)
+    words = ["serve", "usage", "--database", str(path)]
+    assert main([*words, "--delete", "--before", "2026-11-21", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"deleted": 24, "before": "2026-11-21"}
+    for wrong in (["--delete"], ["--before", "90d"], ["--delete", "--before", "2999-01-01"],
+                  ["--delete", "--before", "90d", "--csv"], ["--delete", "--before", "soon"]):  # fmt: skip
+        assert main([*words, *wrong]) == 2
+        assert "remedy: " in capsys.readouterr().err
+    assert main([*words, "--json"]) == 0
+    assert sum(row["requests"] for row in json.loads(capsys.readouterr().out)["rows"]) == 48

@@ -37,6 +37,13 @@ _SCHEMA = (
         served TEXT, outcome TEXT NOT NULL, status INTEGER NOT NULL, prompt_tokens BIGINT, completion_tokens BIGINT,
         counted_by TEXT NOT NULL, our_tokens BIGINT, money DOUBLE PRECISION, seconds DOUBLE PRECISION NOT NULL,
         first_token_s DOUBLE PRECISION, cached INTEGER NOT NULL, masked INTEGER NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS past (
+        at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
+        requests BIGINT NOT NULL, refused BIGINT NOT NULL, cached BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL,
+        completion_tokens BIGINT NOT NULL, uncounted BIGINT NOT NULL, disagreeing BIGINT NOT NULL,
+        known_money DOUBLE PRECISION NOT NULL, unpriced BIGINT NOT NULL, masked BIGINT NOT NULL,
+        seconds DOUBLE PRECISION NOT NULL)""",  # days (their beginning) whose entries were deleted, as sums
+    "CREATE INDEX IF NOT EXISTS past_by_key ON past (key, at)",
     "CREATE INDEX IF NOT EXISTS entries_by_time ON entries (at)",
     "CREATE INDEX IF NOT EXISTS entries_by_key ON entries (key, at)",
     f"INSERT INTO counters VALUES ('schema', {SCHEMA_VERSION}) ON CONFLICT (name) DO NOTHING",
@@ -75,9 +82,9 @@ class Database(Protocol):
     def close(self) -> None: ...
 
 
-def state_folder() -> Path:
-    """Where the gateway keeps its state unless told otherwise: `$NACRE_HOME/serve`."""
-    return default_root().absolute() / "serve"
+def state_folder(store: str | Path | None = None) -> Path:
+    """Where the gateway keeps its state unless told otherwise: `serve` in the store (default: `$NACRE_HOME`)."""
+    return (Path(store).expanduser() if store is not None else default_root()).absolute() / "serve"
 
 
 def default_address() -> str:

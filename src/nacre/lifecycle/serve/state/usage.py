@@ -10,27 +10,32 @@ from typing import Any
 
 from nacre.errors import UsageError, closest
 from nacre.lifecycle.serve.contract import Entry, Json
-from nacre.lifecycle.serve.state.database import Database
+from nacre.lifecycle.serve.state.database import Database, Execute
 
 GROUPS = ("key", "model", "day", "outcome")
 DISAGREEMENT = 0.02  # of the upstream's count: where ours differs by more, the request is counted as disagreeing
 
-_SUMS = {
-    "requests": "COUNT(*)",
-    "refused": "SUM(CASE WHEN outcome = 'refused' THEN 1 ELSE 0 END)",
-    "cached": "SUM(cached)",
-    "prompt_tokens": "SUM(COALESCE(prompt_tokens, 0))",
-    "completion_tokens": "SUM(COALESCE(completion_tokens, 0))",
-    "uncounted": "SUM(CASE WHEN prompt_tokens IS NULL AND completion_tokens IS NULL AND cached = 0 "
-    "AND outcome NOT IN ('refused', 'upstream_error') THEN 1 ELSE 0 END)",
-    "disagreeing": "SUM(CASE WHEN our_tokens IS NOT NULL AND counted_by = 'upstream' AND "
+# What one entry adds to each sum
+_EACH = {
+    "requests": "1",
+    "refused": "CASE WHEN outcome = 'refused' THEN 1 ELSE 0 END",
+    "cached": "cached",
+    "prompt_tokens": "COALESCE(prompt_tokens, 0)",
+    "completion_tokens": "COALESCE(completion_tokens, 0)",
+    "uncounted": "CASE WHEN prompt_tokens IS NULL AND completion_tokens IS NULL AND cached = 0 "
+    "AND outcome NOT IN ('refused', 'upstream_error') THEN 1 ELSE 0 END",
+    "disagreeing": "CASE WHEN our_tokens IS NOT NULL AND counted_by = 'upstream' AND "
     "ABS(our_tokens - (COALESCE(prompt_tokens, 0) + COALESCE(completion_tokens, 0))) > "
-    f"{DISAGREEMENT} * (COALESCE(prompt_tokens, 0) + COALESCE(completion_tokens, 0)) THEN 1 ELSE 0 END)",
-    "known_money": "COALESCE(SUM(money), 0)",
-    "unpriced": "SUM(CASE WHEN money IS NULL THEN 1 ELSE 0 END)",
-    "masked": "SUM(masked)",
-    "seconds": "SUM(seconds)",
+    f"{DISAGREEMENT} * (COALESCE(prompt_tokens, 0) + COALESCE(completion_tokens, 0)) THEN 1 ELSE 0 END",
+    "known_money": "COALESCE(money, 0)",
+    "unpriced": "CASE WHEN money IS NULL THEN 1 ELSE 0 END",
+    "masked": "masked",
+    "seconds": "seconds",
 }  # fmt: skip
+_NAMED = ", ".join(f"{what} AS {name}" for name, what in _EACH.items())
+_SUMS = ", ".join(f"SUM({name})" for name in _EACH)
+_MODEL = "COALESCE(served, asked)"
+_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -56,25 +61,52 @@ def sums(database: Database, by: Sequence[str], since: float | None = None, unti
     request is `unpriced`; `known_money` is the sum of the others. `since` counts, `until` does not (Unix time).
     Raises UsageError for a group that does not exist.
     """
-    expressions = {"key": "key", "model": "COALESCE(served, asked)", "day": database.day, "outcome": "outcome"}
+    expressions = {"key": "key", "model": "model", "day": database.day, "outcome": "outcome"}
     for name in by:
         if name not in expressions:
             raise UsageError(f"usage by {name!r}", remedy=closest(name, GROUPS))
     groups = list(dict.fromkeys(by))
-    columns = [expressions[name] for name in groups] + list(_SUMS.values())
-    where, values = _span(since, until)
+    columns = ", ".join([expressions[name] for name in groups] + [_SUMS])
+    rows, values = _rows(*_span(since, until))
     numbers = ", ".join(str(place + 1) for place in range(len(groups)))
     order = f" GROUP BY {numbers} ORDER BY {numbers}" if groups else ""
-    rows = database.rows(f"SELECT {', '.join(columns)} FROM entries{where}{order}", values)
-    return [_row(groups, row) for row in rows if row[len(groups)]]
+    found = database.rows(f"SELECT {columns} FROM {rows}{order}", values)
+    return [_row(groups, row) for row in found if row[len(groups)]]
 
 
 def spent(database: Database, key: str, since: float | None = None) -> Spent:
     """Tokens and known money of one key since a moment. Requests without a count or a price add nothing."""
-    where, values = _span(since, None, "key = ?", (key,))
-    sql = f"SELECT {_SUMS['prompt_tokens']}, {_SUMS['completion_tokens']}, {_SUMS['known_money']} FROM entries{where}"
+    rows, values = _rows(*_span(since, None, "key = ?", (key,)))
+    sql = f"SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(known_money) FROM {rows}"
     read, written, money = database.rows(sql, values)[0]
     return Spent(int(read or 0) + int(written or 0), float(money or 0.0))
+
+
+def forget(database: Database, before: float) -> int:
+    """Deletes the entries of the whole days (UTC) before a moment; gives their number.
+
+    Their sums by day, key, model and outcome stay, so that no usage and no budget changes; a span that begins or ends
+    within such a day takes it by its beginning. One transaction a day: the ledger waits for no longer.
+    """
+    end, deleted = before // _DAY_S * _DAY_S, 0
+    move = (
+        f"INSERT INTO past (at, key, model, outcome, {', '.join(_EACH)}) "
+        f"SELECT CAST(? AS DOUBLE PRECISION), key, {_MODEL}, outcome, "
+        f"{', '.join(f'SUM({what})' for what in _EACH.values())} "
+        f"FROM entries WHERE at >= ? AND at < ? GROUP BY key, {_MODEL}, outcome"
+    )
+
+    def work(execute: Execute) -> None:
+        nonlocal deleted
+        if not database.is_local:  # an entry that came between the two statements would be deleted without its sum
+            execute("LOCK TABLE entries IN SHARE ROW EXCLUSIVE MODE", ())
+        execute(move, (day, day, day + _DAY_S))
+        deleted += execute("DELETE FROM entries WHERE at >= ? AND at < ?", (day, day + _DAY_S))
+
+    while (oldest := database.rows("SELECT MIN(at) FROM entries WHERE at < ?", (end,))[0][0]) is not None:
+        day = oldest // _DAY_S * _DAY_S
+        database.write(work)
+    return deleted
 
 
 def csv_text(rows: Sequence[Json]) -> str:
@@ -104,10 +136,17 @@ def _span(
     return (f" WHERE {' AND '.join(conditions)}" if conditions else "", tuple(values))
 
 
+def _rows(where: str, values: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """What the sums are taken of: every entry, and the sums of the days whose entries were deleted."""
+    kept = f"SELECT at, key, {_MODEL} AS model, outcome, {_NAMED} FROM entries{where}"
+    past = f"SELECT at, key, model, outcome, {', '.join(_EACH)} FROM past{where}"
+    return f"({kept} UNION ALL {past}) AS everything", values * 2
+
+
 def _row(groups: Sequence[str], values: tuple[Any, ...]) -> Json:
     row: Json = dict(zip(groups, values, strict=False))
-    found = dict(zip(_SUMS, values[len(groups) :], strict=True))
-    for name in _SUMS:
+    found = dict(zip(_EACH, values[len(groups) :], strict=True))
+    for name in _EACH:
         row[name] = float(found[name]) if name in ("known_money", "seconds") else int(found[name])
     row["tokens"] = row["prompt_tokens"] + row["completion_tokens"]
     row["money"] = None if row["unpriced"] else row["known_money"]
