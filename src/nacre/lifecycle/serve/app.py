@@ -13,13 +13,14 @@ from nacre.lifecycle.serve import errors, wire
 from nacre.lifecycle.serve.contract import ASGI, CALLER, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.openapi import document
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
+from nacre.lifecycle.serve.state.database import Unavailable
 from nacre.lifecycle.serve.wire import ClientLeft
 
 _log = logging.getLogger(__name__)
 _READ = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
 _DONE = b"data: [DONE]"
 Headers = dict[str, str]
-Ended = Callable[[Passage], Awaitable[None]]
+Entered = Callable[["Passage", "_Exchange"], Awaitable[None]]
 
 
 class Application:
@@ -123,6 +124,19 @@ class Application:
         except Exception:  # noqa: BLE001 - the answer is out: what is left is to say that its entry is lost
             _log.exception("request %s could not be entered", passage.id)
 
+    async def _entered(self, passage: Passage, exchange: _Exchange) -> None:
+        """Enters a request before the last byte of its answer goes out; with `durable`, returns when it is on disk.
+
+        Raises Refusal (503) where the disk does not take it: the answer is then withheld, or ends without its mark.
+        """
+        await self._ended(passage)
+        if self.gateway.config.state.durable:
+            try:
+                await self.gateway.parts.ledger.flush()
+            except Unavailable:
+                exchange.done = False
+                raise errors.not_kept() from None
+
     async def _pass(self, passage: Passage, exchange: _Exchange) -> None:
         gateway, bounds, scope = self.gateway, self.gateway.config.bounds, exchange.scope
         if scope["method"] != "POST":
@@ -141,12 +155,10 @@ class Application:
         passage.status = reply.status
         if reply.events is None:
             passage.outcome, exchange.done = "ok", True
-            await self._ended(passage)  # before the client has it: an answered request is always in the ledger
+            await self._entered(passage, exchange)  # before the client has it
             await wire.send_body(exchange.send, reply.status, reply.body or b"", exchange.out)
             return
-        await exchange.stream(passage, reply, reply.events, self._ended)
-        source = passage.reply or reply  # restoring copies a reply; its source says how the stream ended
-        passage.outcome = "cut_short" if source.truncated else "ok"
+        await exchange.stream(passage, reply, reply.events, self._entered)
 
     # --- what only reads
 
@@ -238,8 +250,8 @@ class _Exchange:
         else:
             await wire.send_refusal(self.send, refusal, self.out)
 
-    async def stream(self, passage: Passage, reply: Reply, events: AsyncIterator[bytes], ended: Ended) -> None:
-        """Sends events on as they come; closes their source whatever happens. `ended` comes before the end mark."""
+    async def stream(self, passage: Passage, reply: Reply, events: AsyncIterator[bytes], entered: Entered) -> None:
+        """Sends events on as they come; closes their source whatever happens. `entered` comes before the end."""
         try:
             async for chunk in events:
                 if not self.begun:
@@ -250,13 +262,15 @@ class _Exchange:
                     await self.send({"type": "http.response.start", "status": reply.status, "headers": raw})
                 if _DONE in chunk and not reply.truncated:
                     passage.outcome, self.done = "ok", True
-                    await ended(passage)
+                    await entered(passage, self)
                 await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
         finally:
             close = getattr(events, "aclose", None)
             if close is not None:
                 await close()
-        self.done = True
+        source = passage.reply or reply  # restoring copies a reply; its source says how the stream ended
+        passage.outcome, self.done = "cut_short" if source.truncated else "ok", True
+        await entered(passage, self)
         await self.send({"type": "http.response.body", "body": b""})
 
 

@@ -122,7 +122,8 @@ class StateConfig:
 
     `database` is a path, or `postgresql://HOST/NAME` without a password; an address with one stands in the environment
     variable `database_variable`. `limits` is `memory`, or the environment variable of a Redis address is named in
-    `redis_variable`, which several replicas share.
+    `redis_variable`, which several replicas share. `durable`: an entry is on disk before the last byte of its answer
+    goes out, so that a power cut loses none; without it a killed process loses none, a power cut the last second.
     """
 
     database: str | None = None
@@ -130,6 +131,7 @@ class StateConfig:
     limits: Literal["memory", "redis"] = "memory"
     redis_variable: str | None = None
     estimate_tokens: int = 512  # of an answer whose request names no max_tokens, while it is under way
+    durable: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,14 @@ def stopping() -> Refusal:
     )  # fmt: skip
 
 
+def not_kept() -> Refusal:
+    """503 where an entry has to be on disk before its answer goes out, and the disk does not take it."""
+    return Refusal(
+        503, "the ledger cannot be written now: try again later", kind="server_error", code="ledger_down",
+        retry_after=2.0,
+    )  # fmt: skip
+
+
 def fault(request_id: str) -> Refusal:
     """500 for a mistake of ours; the log has the rest under the request's id."""
     return Refusal(
