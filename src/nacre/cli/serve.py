@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
     from nacre.lifecycle.serve.server import check, serve
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    config = listening(_config(args.what), args.host, args.port, args.workers)
+    config = listening(config_for(args.what), args.host, args.port, args.workers)
     make = partial(assemble, config, store=args.store)
     if args.check:
         check(make)
@@ -58,7 +58,7 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _config(what: list[str]) -> ServeConfig:
+def config_for(what: list[str]) -> ServeConfig:
     """The config of a file, or one made of references."""
     from nacre.lifecycle.serve.config import load
     from nacre.lifecycle.serve.references import config_of

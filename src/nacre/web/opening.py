@@ -13,5 +13,5 @@ from nacre.web.sessions import Sessions, signing_secret
 
 def open_page(gateway: Gateway, inner: ASGI, store: str | None = None) -> dict[str, ASGI]:
     """The page under its prefix; `inner` answers the chat's requests, `store` is the folder that is looked at."""
-    sessions = Sessions(gateway.parts.keys, signing_secret(state_folder()))
+    sessions = Sessions(gateway.parts.keys, signing_secret(state_folder(store)))
     return {PREFIX: application(Page(gateway, inner, open_store(store), sessions))}

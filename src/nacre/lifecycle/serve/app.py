@@ -164,6 +164,10 @@ class Application:
 
     async def _read_only(self, path: str, exchange: _Exchange) -> None:
         is_model = path.startswith("/v1/models/")
+        if path == "/" and self.mounts and "text/html" in exchange.headers.get("accept", ""):  # a browser
+            exchange.out["location"] = f"{next(iter(self.mounts))}/"
+            await wire.send_body(exchange.send, 307, b"", exchange.out)
+            return
         if path not in _READ and not is_model:
             raise errors.no_path(path, (*ROUTES, *_READ))
         method = exchange.scope["method"]
@@ -182,10 +186,12 @@ class Application:
             await self._models(path.removeprefix("/v1/models").removeprefix("/"), exchange)
 
     async def _readiness(self, exchange: _Exchange) -> None:
-        """200 where something can answer; with an administrator's key, or on loopback, which models cannot and why."""
+        """200 where something can answer, or there is nothing that could; where no keys are asked for, which models
+        cannot and why."""
         gateway = self.gateway
         down = gateway.health.down
-        ready = gateway.started and not self.stopping and len(down) < len(gateway.table.backends)
+        some_can = not gateway.table.backends or len(down) < len(gateway.table.backends)
+        ready = gateway.started and not self.stopping and some_can
         said: dict[str, Any] = {"status": "ready" if ready else "not ready"}
         if not gateway.wants_key:
             said["down"] = down

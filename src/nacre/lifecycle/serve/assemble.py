@@ -14,9 +14,11 @@ from nacre.lifecycle.serve.budgets import budgets_used
 from nacre.lifecycle.serve.cache_opening import count, open_cache
 from nacre.lifecycle.serve.config import Listen, LocalConfig, ServeConfig, StateConfig, check_listen
 from nacre.lifecycle.serve.contract import Backend, Limits
+from nacre.lifecycle.serve.local.on_demand import when_asked
 from nacre.lifecycle.serve.masked import Mask
 from nacre.lifecycle.serve.pipeline import Gateway, Parts
 from nacre.lifecycle.serve.routing import Table
+from nacre.lifecycle.serve.state.database import state_folder
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lifecycle.serve.state.ledger import StoredLedger
 from nacre.lifecycle.serve.state.limits import MemoryLimits
@@ -32,19 +34,22 @@ LocalOpener = Callable[[str, LocalConfig], Backend]
 
 
 async def assemble(
-    config: ServeConfig, open_local: LocalOpener | None = None, *, store: str | None = None, place: Place | None = None
-) -> Gateway:
+    config: ServeConfig, open_local: LocalOpener | None = None, *, store: str | None = None,
+    place: Place | None = None, open_at_once: int | None = None,
+) -> Gateway:  # fmt: skip
     """The gateway of a config, its models not started yet; raises NacreError for what can be known already.
 
     `open_local` makes the backend of a local model, where it is not to run in this process; `store` is the folder in
-    which references are looked up; `place` is that of one of several workers.
+    which references are looked up and, unless the config says otherwise, state is kept; `place` is that of one of
+    several workers. With `open_at_once` a local model is opened when it is first asked, and so many stay open.
     """
     async with AsyncExitStack() as stack:
-        address = database_address(config.state)
+        folder = state_folder(store)
+        address = database_address(config.state) or folder / "gateway.db"
         keys = await asyncio.to_thread(KeyStore, address)
         stack.callback(keys.close)
         refuse_open_door(config, bool(keys))
-        ledger = await asyncio.to_thread(StoredLedger, address)
+        ledger = await asyncio.to_thread(partial(StoredLedger, address, journal=folder))
         stack.push_async_callback(ledger.close)
         limits = await _limits(config, ledger, keys)
         stack.push_async_callback(limits.close)
@@ -54,6 +59,8 @@ async def assemble(
         )
         watch.alerter.parts["the ledger's database"] = lambda: ledger.trouble
         opener = open_local or partial(_here, store, watch)
+        if open_at_once is not None:
+            opener = when_asked(opener, open_store(store), open_at_once)
         backends = _backends(config, opener, watch, stack)
         prices = PriceList({name: model.price for name, model in config.models.items()})
         mask = Mask.from_section(config.masking, "masking", meters=watch, models=config.names)

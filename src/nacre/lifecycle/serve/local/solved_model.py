@@ -13,18 +13,14 @@ from nacre.engine.loopback_wire import Asked, answer_json, chunk_json
 from nacre.engine.openai_wire import Malformed, messages_of
 from nacre.engine.protocol import Generation
 from nacre.lifecycle.serve.config import LocalConfig
-from nacre.lifecycle.serve.contract import Ability, Call, Json, Refusal, Reply
+from nacre.lifecycle.serve.contract import Call, Json, Refusal, Reply
 from nacre.lifecycle.serve.local.batcher import Batcher
 from nacre.lifecycle.serve.local.model import LocalModel, Queued
+from nacre.lifecycle.serve.local.offers import RUNG_ABILITIES
 from nacre.lifecycle.serve.local.reading import count_of, only_known, texts_of
 from nacre.lifecycle.serve.local.replying import headers_for, json_reply, usage_of
 from nacre.lifecycle.serve.local.solved import Said, Solver
 
-_ABLE: dict[str, frozenset[Ability]] = {
-    "classify": frozenset({"classify"}),
-    "generate": frozenset({"chat", "stream"}),
-    "rank": frozenset({"search"}),
-}
 _CHAT = frozenset({"model", "messages", "stream", "stream_options", "temperature", "seed"})
 
 
@@ -41,7 +37,7 @@ class SolvedModel(LocalModel):
 
     def _open(self) -> None:
         self._solver = solver = self._opening()
-        self.identity, self._abilities = solver.identity, _ABLE[solver.kind]
+        self.identity, self._abilities = solver.identity, RUNG_ABILITIES[solver.kind]
 
     def _begin(self) -> None:
         solver = self._opened()
