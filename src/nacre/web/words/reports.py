@@ -6,9 +6,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "report_whole": ("The whole report", "完整报告"),
     "report_own_tab": ("on a page of its own", "单独打开"),
     "report_as_kept": ("as it was kept", "查看留存原件"),
-    "report_artifact": ("the artifact", "产物"),
+    "report_artifact": ("Artifact", "产物"),
     "report_date": ("Date", "日期"),
-    "report_made": ("made {date}", "生成于 {date}"),
     "report_damaged": ("This report cannot be read", "这份报告无法读取"),
     "report_damaged_short": ("cannot be read", "无法读取"),
     "report_changed": (
