@@ -18,7 +18,7 @@ from nacre.kernel import hf
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
 from nacre.train.objective import IGNORE
-from nacre.train.objectives.causal import CausalExample, Run
+from nacre.train.objectives.decoder import CausalExample, Run
 
 ENGLISH = ("The parcel is late again and nobody answers", "My card was refused at the shop", "Please call me back")
 CHINESE = "我们昨天购买的商品还没有收到物流信息也没有更新请尽快处理"

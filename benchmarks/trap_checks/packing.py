@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from nacre.train.objective import IGNORE
-from nacre.train.objectives.causal import Causal, CausalExample, Run
+from nacre.train.objectives.causal import Causal
 from nacre.train.objectives.config import CausalConfig
+from nacre.train.objectives.decoder import CausalExample, Run
 from trap_checks.given import Check, Found, causal_model, kernel, sequences, sft_trainer, tokenizer, trainer_arguments
 
 TOLERANCE = 1e-5

@@ -12,8 +12,9 @@ from objective_kit import CHINESE, ENGLISH, TEXTS, kernel, rng, tokenizer
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import ConfigError
 from nacre.train.objective import IGNORE, LanguageScore, prepare
-from nacre.train.objectives.causal import Causal, CausalBatch
+from nacre.train.objectives.causal import Causal
 from nacre.train.objectives.config import CausalConfig, TokenLoss
+from nacre.train.objectives.decoder import CausalBatch
 
 PLAIN = [{"text": text} for text in TEXTS]
 

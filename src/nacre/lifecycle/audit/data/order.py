@@ -28,8 +28,9 @@ from nacre.lifecycle.audit.verdict import Evidence
 from nacre.lineage.record import Record
 from nacre.train.loss import token_nll
 from nacre.train.objective import prepare
-from nacre.train.objectives.causal import Causal, CausalExample
+from nacre.train.objectives.causal import Causal
 from nacre.train.objectives.config import CausalConfig, TokenLoss
+from nacre.train.objectives.decoder import CausalExample
 from nacre.train.order import Order
 
 NAME = "training order"
