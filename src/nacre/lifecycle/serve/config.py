@@ -61,6 +61,7 @@ class Bounds:
     headers: int = 100
     header_s: float = 10.0  # from the first byte of a request (or the connection) until its headers are whole
     body_s: float = 60.0
+    reader_s: float = 30.0  # a client that reads next to nothing of its answer for so long is cut off
     idle_s: float = 75.0  # a kept connection without a request
     in_flight: int = 1024  # requests under way at once; more are told 429
     connections: int = 4096

@@ -34,13 +34,16 @@ Mount = Callable[[Gateway, ASGI], Mapping[str, ASGI]]
 Assemble = Callable[..., Awaitable[Gateway]]  # `place`: of one of several workers, else None
 _log = logging.getLogger(__name__)
 _LINGER_S = 1.0
+_TRICKLE = 1024  # bytes a second that a client has to read at least
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on headers: their bytes, their number, and the seconds until they are whole."""
+    """uvicorn's protocol with limits on headers: their bytes, their number, and the seconds until they are whole; and on
+    clients that do not read their answer, which would otherwise hold their place for ever."""
 
     bounds = Bounds()
     _timer: TimerHandle | None = None
+    _reader: TimerHandle | None = None  # runs while a client has more to read than the buffer takes
     _in_headers = False
     _bytes = 0
     _fed = 0
@@ -56,7 +59,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch_headers()
+        self._unwatch_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch_reader()
 
     def data_received(self, data: bytes) -> None:
         if self._over:
@@ -127,6 +139,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(408, f"the headers did not arrive within {self.bounds.header_s:g} s", "headers_timeout")
         elif not self.transport.is_closing():
             self.transport.close()
+
+    def _watch_reader(self) -> None:
+        waits = self.transport.get_write_buffer_size()
+        self._reader = self.loop.call_later(self.bounds.reader_s, self._see_reader, waits)
+
+    def _unwatch_reader(self) -> None:
+        timer, self._reader = self._reader, None
+        if timer is not None:
+            timer.cancel()
+
+    def _see_reader(self, waited: int) -> None:
+        """Cuts off a client that took less than a trickle: what it waits for is then told that it left."""
+        if waited - self.transport.get_write_buffer_size() < _TRICKLE * self.bounds.reader_s:
+            self.transport.abort()
+        else:
+            self._watch_reader()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Says why, and closes a moment later: at once, what the client still sends would wipe the answer out."""
