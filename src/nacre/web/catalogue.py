@@ -20,6 +20,7 @@ class Area:
 
 AREAS: tuple[Area, ...] = (
     Area("overview", "/"),
+    Area("artifacts", "/artifacts"),
     Area("ladders", "/ladders"),
     Area("audits", "/audits"),
     Area("reports", None),

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from nacre.errors import NacreError
+from nacre.errors import IntegrityError, NacreError
 from nacre.lineage.digest import LOGS_NAME, RECORD_NAME
 from nacre.lineage.record import Record
 from nacre.lineage.store import Store
@@ -105,11 +105,42 @@ class Shelf:
         try:
             record = self._store.get(name, version).record
             assert record is not None  # `get` gives one, or raises
+            require_sound(record)
             return _entry_of(record, (folder / LOG).is_file())
         except NacreError as error:
             return Entry(name, version, fault=error.message)
         except (OSError, *_NONSENSE) as error:
             return Entry(name, version, fault=f"{folder / RECORD_NAME}: {error}")
+
+
+def require_sound(record: Record) -> None:
+    """Raises IntegrityError for a record with a field of another type than records have, which no digest covers."""
+    cost, texts = record.cost, (record.stage, record.licence, record.fingerprint)
+    sound = {
+        "metrics": isinstance(record.metrics, Mapping), "config": isinstance(record.config, Mapping),
+        "machine": isinstance(record.machine, Mapping), "versions": _are_texts(record.versions),
+        "notes": all(isinstance(one, str) for one in record.notes), "created": isinstance(record.created, str),
+        "kind": isinstance(record.kind, str), "basis": isinstance(record.basis, str),
+        "digest": isinstance(record.digest, str),
+        "stage, licence, fingerprint": all(one is None or isinstance(one, str) for one in texts),
+        "cost": isinstance(cost.seconds, int | float) and all(
+            one is None or isinstance(one, int | float) for one in (cost.tokens, cost.flops, cost.peak_memory_mib)
+        ),
+        "parents": all(
+            isinstance(one.ref, str) and isinstance(one.relation, str) and isinstance(one.basis, str)
+            and (one.digest is None or isinstance(one.digest, str)) for one in record.parents
+        ),
+    }  # fmt: skip
+    wrong = [name for name, is_sound in sound.items() if not is_sound]
+    if wrong:
+        raise IntegrityError(
+            f"the record of {record.ref} was edited: no record has such {', '.join(wrong)}",
+            remedy="restore lineage.json, or delete the version and run its recipe again",
+        )
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(one, str) for one in values.values())
 
 
 def shelf_of(store: Store) -> Shelf:
