@@ -13,7 +13,15 @@ from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.tiers.tune.effort import METHODS, Method
 from nacre.train.config import TrainConfig
-from nacre.train.objectives.config import Balance, CausalConfig, ClassifyConfig, ImageConfig, Seq2SeqConfig, TagConfig
+from nacre.train.objectives.config import (
+    Balance,
+    CausalConfig,
+    ClassifyConfig,
+    ImageConfig,
+    RobustConfig,
+    Seq2SeqConfig,
+    TagConfig,
+)
 
 _TUNED = {
     "model": Input("model", "finetuned_from"),
@@ -25,7 +33,8 @@ _TUNED = {
 @dataclass(frozen=True)
 class TuneClassifyConfig:
     """`pooling`: how token states become one. `balance`: how often rows of rare classes are seen. `lora`: train
-    low-rank adapters and the head instead of all weights; the model is written merged, the adapters in `adapter/`."""
+    low-rank adapters and the head instead of all weights; the model is written merged, the adapters in `adapter/`.
+    `robust`: train against changed embeddings, or against the draws of dropout."""
 
     objective: ClassifyConfig = field(default_factory=ClassifyConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
@@ -33,6 +42,7 @@ class TuneClassifyConfig:
     balance: Balance = "none"
     limit: int | None = None  # training rows
     lora: LoraConfig | None = None
+    robust: RobustConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class TuneTagConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    robust: RobustConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class TuneSeq2SeqConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    robust: RobustConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class TuneCausalConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    robust: RobustConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,15 @@ class TuneImagesConfig:
     limit: int | None = None
 
 
-@stage("tune.classify", produces="model", inputs=_TUNED)
+def _check_tuned(
+    config: TuneClassifyConfig | TuneTagConfig | TuneSeq2SeqConfig | TuneCausalConfig, inputs: Mapping[str, Path]
+) -> None:
+    del inputs
+    if config.robust is not None and config.train.compile:
+        raise ConfigError("robust training hooks into the kernel and is not compiled", remedy="train.compile: false")
+
+
+@stage("tune.classify", produces="model", inputs=_TUNED, check=_check_tuned)
 def classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
     """A kernel fine-tuned to sort texts, or pairs of texts, into classes."""
     from nacre.tiers.tune.worker import tune_classify
@@ -75,7 +96,7 @@ def classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_classify(config, work)
 
 
-@stage("tune.tag", produces="model", inputs=_TUNED)
+@stage("tune.tag", produces="model", inputs=_TUNED, check=_check_tuned)
 def tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     """A kernel fine-tuned to tag tokens, such as named entities."""
     from nacre.tiers.tune.worker import tune_tag
@@ -83,7 +104,7 @@ def tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_tag(config, work)
 
 
-@stage("tune.seq2seq", produces="model", inputs=_TUNED)
+@stage("tune.seq2seq", produces="model", inputs=_TUNED, check=_check_tuned)
 def seq2seq(config: TuneSeq2SeqConfig, work: Work) -> Mapping[str, Scalar]:
     """An encoder-decoder fine-tuned to write a target for a source."""
     from nacre.tiers.tune.worker import tune_text
@@ -91,7 +112,7 @@ def seq2seq(config: TuneSeq2SeqConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_text("seq2seq", config, work)
 
 
-@stage("tune.causal", produces="model", inputs=_TUNED)
+@stage("tune.causal", produces="model", inputs=_TUNED, check=_check_tuned)
 def causal(config: TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     """A decoder fine-tuned on texts, or on targets that follow sources."""
     from nacre.tiers.tune.worker import tune_text

@@ -20,6 +20,9 @@ from nacre.tiers.tune.stages import (
     TuneTagConfig,
 )
 from nacre.train import objective as objectives
+from nacre.train.objectives.adversarial import Adversarial
+from nacre.train.objectives.config import RobustConfig
+from nacre.train.objectives.rdrop import RDrop
 from nacre.train.order import generator_of
 
 
@@ -27,7 +30,7 @@ def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar
     """A classifier over `labels.json` of the data, on the body of the step's model."""
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("classify", labels=labels, pooling=config.pooling)
-    objective = objectives.load("classify")(load_tokenizer(work), labels, config.objective)
+    objective = robust(objectives.load("classify")(load_tokenizer(work), labels, config.objective), config.robust)
     adapt(kernel, config.lora, work)
     return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
 
@@ -36,7 +39,7 @@ def tune_tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     """A tagger over `labels.json` of the data."""
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("tag", labels=labels)
-    objective = objectives.load("tag")(load_tokenizer(work), labels, config.objective)
+    objective = robust(objectives.load("tag")(load_tokenizer(work), labels, config.objective), config.robust)
     adapt(kernel, config.lora, work)
     return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
@@ -49,7 +52,7 @@ def tune_text(name: str, config: TuneSeq2SeqConfig | TuneCausalConfig, work: Wor
             f"{work.inputs['model']} has the head {kernel.config.head!r} and cannot write text",
             remedy="give a decoder or encoder-decoder with its language-model head",
         )
-    objective = objectives.load(name)(load_tokenizer(work), config.objective)
+    objective = robust(objectives.load(name)(load_tokenizer(work), config.objective), config.robust)
     adapt(kernel, config.lora, work)
     return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
@@ -70,6 +73,13 @@ def adapt(kernel: Kernel, config: LoraConfig | None, work: Work) -> int:
         names = lora.attach(kernel, config, generator_of("lora", work.seed))
         work.progress.note("adapters", matrices=len(names), rank=config.rank)
     return sum(one.numel() for one in kernel.parameters() if one.requires_grad)
+
+
+def robust(objective: Any, config: RobustConfig | None) -> Any:
+    """The objective, inside what makes it robust where there is a config for that."""
+    if config is not None and config.adversarial is not None:
+        return Adversarial(objective, config.adversarial)
+    return objective if config is None or config.rdrop is None else RDrop(objective, config.rdrop)
 
 
 def _tuned(kernel: Kernel, objective: Any, how: Fit, work: Work) -> Mapping[str, Scalar]:

@@ -283,3 +283,15 @@ class RDropConfig:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < float("inf"):
             raise ConfigError(f"alpha is {self.alpha}", remedy="give a number above 0; 1 to 5 are customary")
+
+
+@dataclass(frozen=True)
+class RobustConfig:
+    """What a tuning step does against noise, one of the two."""
+
+    adversarial: AdversarialConfig | None = None
+    rdrop: RDropConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.adversarial is not None and self.rdrop is not None:
+            raise ConfigError("robust: both adversarial and rdrop", remedy="give one of them, and compare the two runs")
