@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
     config = listening(config_for(args.what), args.host, args.port, args.workers)
     make = partial(assemble, config, store=args.store)
     if args.check:
-        check(make)
+        check(config, make)
         print(f"good: {', '.join(config.names)}")
         return 0
     serve(config, make, mount=partial(mount_page, store=args.store), started=partial(_say, config))

@@ -12,7 +12,7 @@ from functools import partial
 from nacre.errors import ConfigError, UsageError
 from nacre.lifecycle.serve.budgets import budgets_used
 from nacre.lifecycle.serve.cache_opening import count, open_cache
-from nacre.lifecycle.serve.config import Listen, LocalConfig, ServeConfig, StateConfig, check_listen
+from nacre.lifecycle.serve.config import LocalConfig, ServeConfig, StateConfig, check_listen
 from nacre.lifecycle.serve.contract import Backend, Limits
 from nacre.lifecycle.serve.local.on_demand import when_asked
 from nacre.lifecycle.serve.masked import Mask
@@ -139,7 +139,8 @@ def listening(config: ServeConfig, host: str | None, port: int | None, workers: 
     """The config with another host, port or number of workers; raises UsageError for a number that is none."""
     listen = config.listen
     port = listen.port if port is None else port
-    changed = Listen(host or listen.host, port, listen.workers if workers is None else workers)
+    workers = listen.workers if workers is None else workers
+    changed = replace(listen, host=host or listen.host, port=port, workers=workers)
     raise_problems([replace(one, where=one.where.replace(".", "--")) for one in check_listen(changed, "")])
     return replace(config, listen=changed)
 

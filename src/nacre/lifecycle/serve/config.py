@@ -26,6 +26,7 @@ from nacre.lifecycle.serve.cache_opening import read_cache
 from nacre.lifecycle.serve.config_lines import place_problems
 from nacre.lifecycle.serve.contract import Ability
 from nacre.lifecycle.serve.masked import read_masking
+from nacre.lifecycle.serve.tls import TLSConfig
 from nacre.lifecycle.serve.watch.config import WatchConfig
 from nacre.lifecycle.serve.watch.config import check as check_watch
 from nacre.recipe.config import Problem, raise_problems, try_build
@@ -45,6 +46,7 @@ class Listen:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     workers: int = 1
+    tls: TLSConfig | None = None
 
     @property
     def is_loopback(self) -> bool:

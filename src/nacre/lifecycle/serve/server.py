@@ -12,9 +12,11 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from asyncio import TimerHandle
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from nacre.lifecycle.serve.app import Application
 from nacre.lifecycle.serve.config import Bounds, Listen, ServeConfig
 from nacre.lifecycle.serve.contract import ASGI, Refusal
 from nacre.lifecycle.serve.pipeline import Gateway
+from nacre.lifecycle.serve.tls import open_tls
 from nacre.lifecycle.serve.workers import Crew, Place, stop_time_s
 
 Mount = Callable[[Gateway, ASGI], Mapping[str, ASGI]]
@@ -170,6 +173,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(_LINGER_S, self.transport.close)
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How clients come in."""
+
+    listener: socket.socket
+    tls: ssl.SSLContext | None
+
+
 class Server(uvicorn.Server):
     """uvicorn, which on SIGTERM or SIGINT lets requests under way end, and then ends with code 0."""
 
@@ -223,10 +234,11 @@ def serve(
     `assemble(place=...)` makes the gateway inside the event loop, `mount` what else is served beside it, by path
     prefix; `started` is called with the address. With several workers all of that happens in each of them.
     """
+    tls = None if config.listen.tls is None else open_tls(config.listen.tls)
     listener = bind(config.listen)
     host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    run = partial(_run, config, assemble, listener, mount)
+    url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    run = partial(_run, config, assemble, _Way(listener, tls), mount)
     try:
         if config.listen.workers == 1:
             run(None, lambda: started(url))
@@ -243,7 +255,7 @@ def serve(
 
 
 def _run(
-    config: ServeConfig, assemble: Assemble, listener: socket.socket, mount: Mount | None,
+    config: ServeConfig, assemble: Assemble, way: _Way, mount: Mount | None,
     place: Place | None, ready: Callable[[], None],
 ) -> None:  # fmt: skip
     """One process that serves; as a worker it ends with its parent."""
@@ -252,7 +264,7 @@ def _run(
         loop = runner.get_loop()
         if place is not None:
             loop.add_reader(place.life, _parent_gone, loop, place.life)
-        runner.run(_serve(config, partial(assemble, place=place), listener, mount, ready))
+        runner.run(_serve(config, partial(assemble, place=place), way, mount, ready))
 
 
 def _parent_gone(loop: asyncio.AbstractEventLoop, life: int) -> None:
@@ -277,8 +289,10 @@ def _resident_mib(pid: int) -> float | None:
         return None
 
 
-def check(assemble: Callable[[], Awaitable[Gateway]]) -> None:
+def check(config: ServeConfig, assemble: Assemble) -> None:
     """Opens everything once and closes it again; raises NacreError for what would not start."""
+    if config.listen.tls is not None:
+        open_tls(config.listen.tls)
 
     async def once() -> None:
         gateway = await assemble()
@@ -291,7 +305,7 @@ def check(assemble: Callable[[], Awaitable[Gateway]]) -> None:
 async def _serve(
     config: ServeConfig,
     assemble: Callable[[], Awaitable[Gateway]],
-    listener: socket.socket,
+    way: _Way,
     mount: Mount | None,
     ready: Callable[[], None],
 ) -> None:
@@ -301,17 +315,18 @@ async def _serve(
         application = Application(gateway)
         if mount is not None:
             application.mounts.update(mount(gateway, application))
-        server = Server(_uvicorn(config, gateway.parts.wrap(application)), application, config.bounds.drain_s)
+        wrapped = gateway.parts.wrap(application)
+        server = Server(_uvicorn(config, wrapped, way.tls), application, config.bounds.drain_s)
         ready()
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=[way.listener])
     finally:
         await gateway.close()
 
 
-def _uvicorn(config: ServeConfig, application: Any) -> uvicorn.Config:
+def _uvicorn(config: ServeConfig, application: Any, tls: ssl.SSLContext | None = None) -> uvicorn.Config:
     protocol = type("Protocol", (BoundedProtocol,), {"bounds": config.bounds})
     return uvicorn.Config(
         application, http=protocol, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning",
         server_header=False, proxy_headers=False, timeout_keep_alive=int(config.bounds.idle_s) or 1,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, ssl_context_factory=None if tls is None else lambda *_: tls,
     )  # fmt: skip
