@@ -35,6 +35,8 @@ CATALOGUE: dict[str, str] = {
     "classify": "nacre.train.objectives.classify:Classify",
     "classify_image": "nacre.train.objectives.image:ClassifyImage",
     "tag": "nacre.train.objectives.tag:Tag",
+    "sft": "nacre.train.objectives.sft:Sft",
+    "sft_seq2seq": "nacre.train.objectives.sft:SftSeq2Seq",
     "seq2seq": "nacre.train.objectives.seq2seq:Seq2Seq",
     "contrast": "nacre.train.objectives.contrast:Contrast",
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from chat_kit import template
 from objective_kit import CHINESE, ENGLISH, TEXTS, kernel, rng, tokenizer
 
 from nacre.errors import ConfigError, DataError
@@ -29,11 +30,14 @@ from nacre.train.objectives.config import (
     SpanConfig,
     TagConfig,
 )
+from nacre.train.objectives.config_align import SftConfig
 from nacre.train.objectives.contrast import Contrast
+from nacre.train.objectives.decoder import DecoderObjective
 from nacre.train.objectives.image import ClassifyImage
 from nacre.train.objectives.mlm import MaskedLM
 from nacre.train.objectives.nsp import SentencePairs
 from nacre.train.objectives.seq2seq import Seq2Seq
+from nacre.train.objectives.sft import Sft, SftSeq2Seq
 from nacre.train.objectives.span import SpanCorruption
 from nacre.train.objectives.tag import Tag, tags_of
 
@@ -45,6 +49,7 @@ TAGGED = [
 for row in TAGGED:
     row["tags"] = row["tags"][: len(row["tokens"])]
 PAIRED = [{"source": english, "target": chinese} for english, chinese in zip(ENGLISH, CHINESE, strict=False)]
+TALKS = [{"question": row["source"], "answer": row["target"]} for row in PAIRED]
 ASKED = [{"query": english, "positive": chinese} for english, chinese in zip(ENGLISH, CHINESE, strict=False)]
 IMAGES = [{"pixels": np.full((4, 4), value).tolist(), "label": value % 2} for value in range(6)]
 
@@ -79,6 +84,12 @@ CASES = {
         lambda: kernel("bert", "tag", labels=tags_of(TAGGED)),
         TAGGED,
     ),
+    "sft": Case(
+        lambda: Sft(template("chatml", tokenizer("gpt")), SftConfig(context=96)),
+        lambda: kernel("gpt", vocab_size=len(template("chatml", tokenizer("gpt")).tokenizer)),
+        TALKS,
+    ),
+    "sft_seq2seq": Case(lambda: SftSeq2Seq(tokenizer("t5"), None, SftConfig(64)), lambda: kernel("t5"), TALKS),
     "seq2seq": Case(lambda: Seq2Seq(tokenizer("t5"), Seq2SeqConfig(64, 64)), lambda: kernel("t5"), PAIRED),
     "contrast": Case(lambda: Contrast(tokenizer("bert"), ContrastConfig()), lambda: kernel("bert", "none"), ASKED),
 }
@@ -150,10 +161,13 @@ def test_objectives_and_batches_travel_to_workers(case: Case) -> None:
 
 def test_prediction_covers_the_batch(case: Case) -> None:
     objective, model = case.make(), case.kernel()
-    if isinstance(objective, Causal):
+    if isinstance(objective, DecoderObjective):
         with pytest.raises(ConfigError, match="bytes"):
             objective.predict(model, objective.collate(prepare(objective, case.rows), rng()))
-        objective = Causal(tokenizer("gpt"), CausalConfig(context=32, count_bytes=True))
+        counting = replace(objective.config, count_bytes=True)
+        objective = (
+            Sft(objective.template, counting) if isinstance(objective, Sft) else Causal(tokenizer("gpt"), counting)
+        )
     batch = objective.collate(prepare(objective, case.rows), rng())
     found = objective.predict(model, batch)
     if isinstance(found, torch.Tensor):

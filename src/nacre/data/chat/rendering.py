@@ -35,6 +35,7 @@ class Template:
     def __init__(self, source: str, roles: Mapping[str, str]) -> None:
         self.marked = _MARKERS.search(source) is not None
         """Whether the template itself says what the model writes: `{% generation %} ... {% endgeneration %}`."""
+        self._source, self._roles = source, dict(roles)
         self._tokens = {f"{role}_token": roles.get(role, "") for role in ("bos", "eos", "pad", "unk")}
         sandbox = require("jinja2.sandbox")
         environment = sandbox.ImmutableSandboxedEnvironment(
@@ -46,6 +47,9 @@ class Template:
             self._template = environment.from_string(source)
         except require("jinja2").TemplateError as error:
             raise CheckpointError(f"the chat template is broken: {error}", remedy="fetch the model again") from error
+
+    def __reduce__(self) -> tuple[type[Template], tuple[str, dict[str, str]]]:
+        return Template, (self._source, self._roles)
 
     def render(self, messages: Messages, tools: Tools | None = None, *, answering: bool = False) -> Rendered:
         """The text of the conversation; `answering` ends it where the next answer begins. DataError if refused."""

@@ -18,7 +18,8 @@ from nacre.errors import ConfigError, DataError
 
 Trained = Literal["assistant", "last", "all"]
 
-_PRIVATE = range(0xE000, 0xF8FF)
+_PRIVATE = range(0xE001, 0xF8FF)
+_PROBE = "\ue000"
 _OTHER = f"name another template: {', '.join(shipped.CONTROLS)}"
 
 
@@ -26,12 +27,14 @@ class Turned(NamedTuple):
     """A conversation as `ids` (T,) int32; `trained` (T,) bool says which of them are targets.
 
     `joined`: tokens that reach over the beginning or the end of an answer. They are trained, and at inference, where
-    the prompt ends before the answer begins, the model does not meet them: report them.
+    the prompt ends before the answer begins, the model does not meet them: report them. `spelled` (T,): the text that
+    each token stands for, all together the rendered text; of tokens that share a character the first has it.
     """
 
     ids: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
     joined: int = 0
+    spelled: tuple[str, ...] = ()
 
 
 class Encoded(NamedTuple):
@@ -103,22 +106,28 @@ class ChatTemplate:
 
         `assistant`: every answer that its message does not exclude (`"trained": false`); `last`: the last answer;
         `all`: everything. Raises ConfigError when the template does not tell answers from prompts, Forgets when
-        earlier answers cannot be trained in this sequence (`turns` trains each in one of its own).
+        an earlier answer cannot be trained in this sequence: train each in one of its own, as the last.
         """
         marks = self._marks(messages, tools)
         hidden, hidden_tools = _hidden(messages, tools, marks)
         rendered = self.template.render(hidden, hidden_tools)
         spans = self._spans(hidden, hidden_tools, rendered, trained)
         encoded = self._framed(self._encode(rendered.text, marks))
-        return _turned(encoded, spans)
+        turned = _turned(encoded, spans)
+        return turned._replace(spelled=_spelled(rendered.text, encoded.offsets, marks))
 
-    def turns(self, messages: Messages, tools: Tools | None = None) -> list[Turned]:
-        """One sequence that trains every answer, or one for each where the template rewrites earlier answers."""
-        try:
-            return [self.tokens(messages, tools)]
-        except Forgets:
-            ends = [index + 1 for index, one in enumerate(messages) if _is_trained(one)]
-            return [self.tokens(messages[:end], tools, "last") for end in ends]
+    def check(self) -> None:
+        """Raises ConfigError unless the template tells answers, and their ends, from all else."""
+        if not self.template.marked:
+            _ = self._closing
+            return
+        answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+        rendered = self.template.render(answered)
+        if len(rendered.answers) != 1:
+            raise _unmarked(self.name, f"marks {len(rendered.answers)} answers where there is one")
+        start, end = rendered.answers[0]
+        if not rendered.text[start:end].partition(_PROBE)[2].strip():
+            raise _unmarked(self.name, "marks answers without their end, so a model could not learn to stop")
 
     # --- where the answers are
 
@@ -171,10 +180,10 @@ class ChatTemplate:
     @cached_property
     def _closing(self) -> _Closing:
         """How the template ends an answer, seen on a probe. ConfigError when it does not tell answers apart."""
-        asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}
+        asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}
         before = self.template.render([asked]).text
         prompt = self.template.render([asked], answering=True).text
-        head, found, closing = self.template.render([asked, answered]).text.partition("\ue000")
+        head, found, closing = self.template.render([asked, answered]).text.partition(_PROBE)
         if not found or not head.startswith(before):
             raise _unmarked(self.name, "does not write answers as they are")
         if prompt == before and head[len(before) :].strip():
@@ -197,7 +206,7 @@ class ChatTemplate:
         spelled = [token for token in (*self._controls, BEGINS, ENDS) if token and token in everything]
         if not spelled:
             return {}
-        free = (chr(code) for code in _PRIVATE if chr(code) not in everything and code != _PRIVATE[0])
+        free = (chr(code) for code in _PRIVATE if chr(code) not in everything)
         return {next(free): token for token in sorted(spelled, key=len, reverse=True)}
 
     def _encode(self, text: str, marks: Mapping[str, str]) -> Encoded:
@@ -263,6 +272,17 @@ def _turned(encoded: Encoded, spans: list[_Span]) -> Turned:
             joined += min(begin, reached) < spans[at][0] or high > spans[at][1]
         reached = max(reached, high)
     return Turned(np.array(encoded.ids, dtype=np.int32), trained, joined)
+
+
+def _spelled(text: str, offsets: list[tuple[int, int]], marks: Mapping[str, str]) -> tuple[str, ...]:
+    """What lies between two tokens counts for the second, what follows the last for the last."""
+    reached, pieces = 0, []
+    for index, (_, high) in enumerate(offsets):
+        until = len(text) if index + 1 == len(offsets) else max(reached, high)
+        piece = text[reached:until]
+        pieces.append("".join(marks.get(char, char) for char in piece) if marks else piece)
+        reached = until
+    return tuple(pieces)
 
 
 def _common(first: str, second: str) -> int:
