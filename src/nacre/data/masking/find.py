@@ -17,22 +17,34 @@ _MARGIN = 64  # characters beside digits within which every rule for numbers, an
 @dataclass(frozen=True)
 class Rule:
     """Finds one kind. It is tried where the text has one of the `marks` and, beside something that is not ASCII for
-    `han`, a run of so many `digits`: then only around digits, since most of a long text has none."""
+    `han`, a run of so many `digits`: then only around digits, since most of a long text has none. `alone`: of so many
+    where there are fewer than three runs, for numbers that are written in groups."""
 
     kind: str
     finder: Callable[[str], Iterator[Found]]
     digits: int = 0
+    alone: int = 0
     marks: tuple[str, ...] = ()
     han: bool = False
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a text around digits: where it begins, what stands there, its longest run of digits."""
+    """A part of a text around digits: where it begins, what stands there, its runs of digits and their longest."""
 
     start: int
     text: str
     longest: int
+    runs: int
+
+    def may_hold(self, rule: Rule) -> bool:
+        """Whether a rule can find anything here."""
+        return (
+            rule.digits <= self.longest
+            and (rule.alone <= self.longest or self.runs >= 3)
+            and not (rule.han and self.text.isascii())
+            and _has(self.text, rule.marks)
+        )
 
 
 RULES: tuple[Rule, ...] = (
@@ -40,13 +52,13 @@ RULES: tuple[Rule, ...] = (
     Rule("url_credentials", credentials.url_credentials, marks=("://",)),
     Rule("api_key", credentials.api_key),
     Rule("email", network.email, marks=("@",)),
-    Rule("identity", numbers.identity, digits=8),
+    Rule("identity", numbers.identity, digits=8, alone=15),
     Rule("credit_code", numbers.credit_code, digits=7),
     Rule("iban", numbers.iban, digits=2),
-    Rule("card", numbers.card, digits=4),
+    Rule("card", numbers.card, digits=4, alone=12),
     Rule("mobile", phones.mobile, digits=4),
     Rule("landline", phones.landline, digits=4),
-    Rule("ssn", numbers.social_security, digits=4),
+    Rule("ssn", numbers.social_security, digits=4, alone=9),
     Rule("passport", numbers.passport, digits=7),
     Rule("plate", numbers.plate, digits=1, han=True),
     Rule("ip", network.ip, digits=1, marks=(".", ":")),
@@ -73,9 +85,7 @@ def find(text: str, kinds: Iterable[str] | None = None, *, model: Tagger | None 
                 found += rule.finder(folded)
             continue
         for region in regions:
-            if rule.digits <= region.longest and _has(region.text, rule.marks):
-                if rule.han and region.text.isascii():
-                    continue
+            if region.may_hold(rule):
                 start = region.start
                 found += [Found(one.kind, one.start + start, one.end + start) for one in rule.finder(region.text)]
     if places is not None:
@@ -92,21 +102,21 @@ def _regions(text: str) -> list[Region]:
         return []
     regions: list[Region] = []
     first = last = -1
-    longest = 0
+    longest = runs = 0
     for match in _DIGITS.finditer(text):
         start, end = match.span()
         if first >= 0 and start - last > 2 * _MARGIN:
-            regions.append(_region(text, first, last, longest))
-            first, longest = start, 0
+            regions.append(_region(text, first, last, longest, runs))
+            first, longest, runs = start, 0, 0
         first = start if first < 0 else first
-        last, longest = end, max(longest, end - start)
-    regions.append(_region(text, first, last, longest))
+        last, longest, runs = end, max(longest, end - start), runs + 1
+    regions.append(_region(text, first, last, longest, runs))
     return regions
 
 
-def _region(text: str, first: int, last: int, longest: int) -> Region:
+def _region(text: str, first: int, last: int, longest: int, runs: int) -> Region:
     start = max(0, first - _MARGIN)
-    return Region(start, text[start : last + _MARGIN], longest)
+    return Region(start, text[start : last + _MARGIN], longest, runs)
 
 
 def _has(text: str, marks: tuple[str, ...]) -> bool:

@@ -94,9 +94,9 @@ class Mask:
             body = await asyncio.to_thread(masked_body, call.body, sight)
         else:
             body = masked_body(call.body, sight)
-        found = sight.masker.counts + sight.masker.blocked
-        if found and self._meters is not None:
-            self._meters.masked(found)
+        counts, blocked = sight.masker.counts, sight.masker.blocked
+        if self._meters is not None and (counts or blocked):
+            self._meters.masked(counts + blocked if blocked else counts)
         refuse(sight, policy)
         if not sight.masker.values:
             return None
