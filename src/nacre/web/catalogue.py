@@ -23,6 +23,7 @@ AREAS: tuple[Area, ...] = (
     Area("artifacts", "/artifacts"),
     Area("ladders", "/ladders"),
     Area("audits", "/audits"),
+    Area("chat", "/chat", "key"),
     Area("reports", None),
     Area("frame", None),
 )
