@@ -161,7 +161,8 @@ def test_dates_of_birth_are_those_of_the_calendar() -> None:
 def test_looking_around_digits_only_finds_what_looking_everywhere_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A law: the regions around digits and what is asked of them leave nothing out."""
     pieces = (
-        "4222222222222", "SSN 078051120", "13912345678", "+86 139 1234 5678", "(010) 6552-9988", "020-85661234 转 102", "11010519491231002X",
+        "4222222222222", "SSN 078051120",
+        "13912345678", "+86 139 1234 5678", "(010) 6552-9988", "020-85661234 转 102", "11010519491231002X",
         "110105 19491231 0029", "4111 1111 1111 1111", "6222021234567890123", "91350100M000100Y43", "京A12345",
         "粤B12345学", "护照 E12345678", "passport number is E12345678", "GB82 WEST 1234 5698 7654 32",
         "MT84MALT011000012345MTLCAST001S",
