@@ -40,6 +40,39 @@ _LINGER_S = 1.0
 _TRICKLE = 1024  # bytes a second that a client has to read at least
 
 
+class _Gathering:
+    """A transport that sends what is written within one turn of the event loop at once: head and body of an answer are
+    one packet, and one call of the system of 20 us less."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends soon."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def write_eof(self) -> None:
+        """Sends what waits, and the end."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Sends what waits, and closes."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on headers: their bytes, their number, and the seconds until they are whole; and on
     clients that do not read their answer, which would otherwise hold their place for ever."""
@@ -54,7 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.bounds.connections:
             self._refuse(503, "too many connections: try again in a moment", "too_many_connections")
             return
