@@ -21,6 +21,7 @@ class Area:
 AREAS: tuple[Area, ...] = (
     Area("overview", "/"),
     Area("artifacts", "/artifacts"),
+    Area("runs", "/runs"),
     Area("ladders", "/ladders"),
     Area("audits", "/audits"),
     Area("chat", "/chat", "key"),

@@ -21,9 +21,9 @@ _PASS = 12.0  # the height that an edge takes in a layer it passes
 class Sizes:
     """Measures in pixels: of a node, and between two layers and two neighbours of one layer."""
 
-    width: float = 208
+    width: float = 188
     height: float = 46
-    across: float = 128
+    across: float = 108
     between: float = 16
 
 

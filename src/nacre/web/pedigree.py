@@ -15,7 +15,7 @@ from nacre.web.graph import Layout, Sizes, lay_out
 
 SIZES = Sizes()
 MOST_DRAWN = 160
-_COLUMNS, _LICENCE_COLUMNS = 26, 20  # of a name and a licence in a box; Chinese characters take two
+_COLUMNS, _LICENCE_COLUMNS = 24, 18  # of a name and a licence in a box; Chinese characters take two
 _SURENESS = ("witnessed", "declared", "inferred")
 _LABEL_ROOM = 13.0
 

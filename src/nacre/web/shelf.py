@@ -20,8 +20,8 @@ LOG = f"{LOGS_NAME}/metrics.jsonl"
 # The figure that says most of an artifact, the first that its record has.
 _TELLING = (
     r"accuracy", r"macro_f1", r"(.*_)?f1", r"(.*_)?ndcg@\d+", r"exact_match", r"valid_score", r"valid_accuracy",
-    r"valid_(.*_)?(f1|ndcg@\d+)", r"valid_loss", r"(.*_)?perplexity", r"(train_)?loss", r"parameters", r"train_rows",
-    r"(.*_)?rows", r"vocabulary", r"examples",
+    r"valid_(.*_)?(f1|ndcg@\d+)", r"valid_loss", r"(.*_)?perplexity", r"(train_)?loss", r"parameters",
+    r"(train_|corpus_)?rows", r"vocabulary", r"examples",
 )  # fmt: skip
 # What a record sets off whose fields were edited into other types than they have.
 _NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)

@@ -8,7 +8,7 @@ from typing import Literal
 
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
-TABLES = ("shell", "artifacts", "reports", "ladders", "audits", "chat")
+TABLES = ("shell", "artifacts", "runs", "reports", "ladders", "audits", "chat")
 _rows: dict[str, tuple[str, str]] = {}
 
 
