@@ -11,6 +11,7 @@ from typing import Any
 from nacre.errors import NacreError
 from nacre.lifecycle.serve import errors, wire
 from nacre.lifecycle.serve.contract import ASGI, CALLER, ROUTES, Receive, Refusal, Reply, Scope, Send
+from nacre.lifecycle.serve.health import trouble_of
 from nacre.lifecycle.serve.openapi import document
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
 from nacre.lifecycle.serve.state.database import Unavailable
@@ -186,15 +187,16 @@ class Application:
             await self._models(path.removeprefix("/v1/models").removeprefix("/"), exchange)
 
     async def _readiness(self, exchange: _Exchange) -> None:
-        """200 where something can answer, or there is nothing that could; where no keys are asked for, which models
-        cannot and why."""
+        """200 where something can answer, or there is nothing that could; 503 also while the ledger takes nothing more.
+        Where no keys are asked for: which models cannot and why, and what ails the ledger."""
         gateway = self.gateway
         down = gateway.health.down
         some_can = not gateway.table.backends or len(down) < len(gateway.table.backends)
-        ready = gateway.started and not self.stopping and some_can
+        trouble = trouble_of(gateway.parts.ledger)
+        ready = gateway.started and not self.stopping and some_can and not (trouble and trouble.refuses)
         said: dict[str, Any] = {"status": "ready" if ready else "not ready"}
         if not gateway.wants_key:
-            said["down"] = down
+            said |= {"down": down, "ledger": trouble.why if trouble else None}
         await exchange.json(200 if ready else 503, said)
 
     async def _metrics(self, exchange: _Exchange) -> None:

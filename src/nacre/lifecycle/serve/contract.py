@@ -170,7 +170,10 @@ class Ledger(Protocol):
     """Keeps entries. `enter` returns at once; what it took is on disk after `flush`, within a second otherwise.
 
     `room` is asked before a call is answered: it raises Refusal (503) while entries wait for a database that is down.
+    `trouble` says why it cannot be written, while it cannot.
     """
+
+    trouble: str | None
 
     def enter(self, entry: Entry) -> None: ...
 

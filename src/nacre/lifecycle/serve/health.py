@@ -5,13 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from nacre.lifecycle.serve.contract import Backend, Meters
+from nacre.lifecycle.serve.contract import Backend, Ledger, Meters, Refusal
 from nacre.lifecycle.serve.tasks import stop
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 15.0
 _PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the ledger cannot be written, and whether requests are refused for it already."""
+
+    why: str
+    refuses: bool
+
+
+def trouble_of(ledger: Ledger) -> Trouble | None:
+    """What ails the ledger; None where it is well."""
+    try:
+        ledger.room()
+    except Refusal as refusal:
+        return Trouble(ledger.trouble or refusal.message, refuses=True)
+    return Trouble(ledger.trouble, refuses=False) if ledger.trouble else None
 
 
 class Health:

@@ -283,8 +283,7 @@ def _numbered(sql: str) -> bytes:
 def _without_password(address: str) -> str:
     parts = urlsplit(address)
     user = f"{parts.username}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{user}{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{user}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _unavailable(name: str, error: Exception, address: str = "") -> Unavailable:

@@ -133,7 +133,8 @@ class RedisLimits:
         """
         asyncio_redis = require("redis.asyncio")
         parts = urlsplit(address)
-        name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        name = place if parts.scheme else "an address without redis://"  # it may be a password
         try:
             pool = asyncio_redis.BlockingConnectionPool.from_url(
                 address, max_connections=_CONNECTIONS, timeout=_TIMEOUT_S, socket_timeout=_TIMEOUT_S,
