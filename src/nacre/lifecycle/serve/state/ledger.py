@@ -121,9 +121,12 @@ class StoredLedger:
         self._writing.close()
         self._reading.close()
 
-    def usage(self, by: Sequence[str], since: float | None = None, until: float | None = None) -> list[Json]:
+    def usage(
+        self, by: Sequence[str], since: float | None = None, until: float | None = None, *,
+        key: str | None = None, model: str | None = None,
+    ) -> list[Json]:  # fmt: skip
         """Sums by groups: see `usage.sums`. It reads the database: call it in a thread."""
-        return sums(self._reading, by, since, until)
+        return sums(self._reading, by, since, until, key=key, model=model)
 
     def recent(self, limit: int, key: str | None = None) -> list[Entry]:
         """The last `limit` entries, newest first, of one key's id where it is given; those that this process has not

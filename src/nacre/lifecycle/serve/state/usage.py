@@ -54,12 +54,15 @@ def disagrees(entry: Entry) -> bool:
     return abs(entry.our_tokens - theirs) > DISAGREEMENT * theirs
 
 
-def sums(database: Database, by: Sequence[str], since: float | None = None, until: float | None = None) -> list[Json]:
+def sums(
+    database: Database, by: Sequence[str], since: float | None = None, until: float | None = None, *,
+    key: str | None = None, model: str | None = None,
+) -> list[Json]:  # fmt: skip
     """One object per group, in the order of the groups: the groups' names, then counts and sums.
 
     `tokens` is prompt and completion as far as counted (`uncounted` requests are not in it). `money` is None where any
     request is `unpriced`; `known_money` is the sum of the others. `since` counts, `until` does not (Unix time).
-    Raises UsageError for a group that does not exist.
+    `key` (an id) and `model` leave out what is not theirs. Raises UsageError for a group that does not exist.
     """
     expressions = {"key": "key", "model": "model", "day": database.day, "outcome": "outcome"}
     for name in by:
@@ -67,7 +70,9 @@ def sums(database: Database, by: Sequence[str], since: float | None = None, unti
             raise UsageError(f"usage by {name!r}", remedy=closest(name, GROUPS))
     groups = list(dict.fromkeys(by))
     columns = ", ".join([expressions[name] for name in groups] + [_SUMS])
-    rows, values = _rows(*_span(since, until))
+    rows, values = _rows(*_span(since, until, *(("key = ?", (key,)) if key is not None else ())))
+    if model is not None:
+        rows, values = f"{rows} WHERE model = ?", (*values, model)
     numbers = ", ".join(str(place + 1) for place in range(len(groups)))
     order = f" GROUP BY {numbers} ORDER BY {numbers}" if groups else ""
     found = database.rows(f"SELECT {columns} FROM {rows}{order}", values)
