@@ -13,10 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from raw_upstream import Heard, Line, answers, head
+from redis_server import redis_server
 from served_process import refused, served, upstream_beside
 
 from nacre.lifecycle.serve.contract import Allowance
@@ -209,6 +211,28 @@ def test_limits_that_workers_do_not_share_are_said(tmp_path: Path) -> None:
         assert "limits: redis" in said
         assert "'limited'" in refused(tmp_path, f"{upstream.url}#raw", "--workers", "2", "--check")
     keys.close()
+
+
+def test_limits_in_redis_hold_over_all_workers(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path / "serve" / "gateway.db")
+    limited = keys.create("limited", allowance=Allowance(requests_per_minute=6)).secret
+    keys.close()
+    file = tmp_path / "g.yaml"
+
+    def tried(url: str) -> int:
+        try:
+            ask(url, limited)
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
+
+    with redis_server(tmp_path) as address, upstream_beside(answers("hi")) as upstream:
+        file.write_text(
+            f"listen: {{workers: 3}}\nmodels: {{raw: {{upstream: {{address: '{upstream.url}'}}}}}}\n"
+            "state: {limits: redis, redis_variable: PLACE}\n"
+        )
+        with served(tmp_path, str(file), PLACE=address) as (_, url), ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(tried, [url] * 24)) == [200] * 6 + [429] * 18
 
 
 def test_what_no_worker_can_start_with_is_told_once(tmp_path: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from redis_server import redis_server
 
 from nacre.errors import ConfigError
 from nacre.lifecycle.serve.contract import Allowance, Caller, Refusal
@@ -24,19 +21,8 @@ redis = pytest.importorskip("redis")
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of this module's own, on a socket."""
-    program = os.environ.get("NACRE_REDIS_SERVER") or shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no redis-server here (install it, or set NACRE_REDIS_SERVER to the program)")
-    folder = tmp_path_factory.mktemp("redis")
-    socket = folder / "r.sock"
-    words = [program, "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not socket.exists() and server.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield f"unix://{socket}"
-    server.terminate()
-    server.wait(timeout=30)
+    with redis_server(tmp_path_factory.mktemp("redis")) as where:
+        yield where
 
 
 class Book:
