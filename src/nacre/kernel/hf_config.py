@@ -95,7 +95,9 @@ def _check_numbers(fields: Json) -> None:
     """A number written as a text, say: refused by name before anything computes with it."""
     for field in dataclasses.fields(KernelConfig):
         value, numeric = fields.get(field.name), str(field.type).startswith(("int", "float"))
-        if numeric and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        # Several tokens may end a text (Llama 3 has a list of them); all other numbers stand alone.
+        values = value if isinstance(value, list) and value and "tuple" in str(field.type) else [value]
+        if numeric and value is not None and any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
             what = f"config.json: the value of {field.name} is {str(value)[:80]!r}, no number"
             raise CheckpointError(what, remedy="correct config.json, or fetch the checkpoint again")
 

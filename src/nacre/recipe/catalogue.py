@@ -41,6 +41,7 @@ STAGES: dict[str, str] = {
     "tune.images": "nacre.tiers.tune.stages:images",
     "tune.seq2seq": "nacre.tiers.tune.stages:seq2seq",
     "tune.solve": "nacre.tiers.tune.stages:solve",
+    "tune.sft": "nacre.tiers.tune.conversation:sft",
     "tune.tag": "nacre.tiers.tune.stages:tag",
 }
 

@@ -217,6 +217,16 @@ def conversation(row: Row) -> Conversation:
     return read
 
 
+def require_conversations(rows: Iterable[Row], where: str) -> None:
+    """Raises DataError unless the first row looks like a conversation; bad content is no matter here."""
+    first = next(iter(rows), None)
+    if first is not None:
+        try:
+            _format(first, "conversations")
+        except DataError as error:
+            raise DataError(f"{where}: {error.message}", remedy=error.remedy) from error
+
+
 def kind_of(row: Row) -> tuple[str, Format]:
     """The kind (`conversations`, `preference pairs`, `judged answers`) and the format that a row looks like.
 

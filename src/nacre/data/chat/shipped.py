@@ -28,20 +28,17 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
 _FILE: Mapping[str, str] = {"qwen2.5": "chatml"}
 # The roles that templates take from the tokenizer.
 ROLES: Mapping[str, tuple[str, ...]] = {"llama2": ("bos", "eos"), "mistral": ("bos", "eos")}
-# The token with which an answer ends, where it is not the tokenizer's own end.
-END: Mapping[str, str] = {
-    "chatml": "<|im_end|>",
-    "glm": "<|user|>",
-    "llama3": "<|eot_id|>",
-    "qwen2.5": "<|im_end|>",
-    "qwen3": "<|im_end|>",
-}
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError naming the closest unless a template of this name is shipped."""
+    if name not in CONTROLS:
+        raise ConfigError(f"no chat template is called {name!r}", remedy=closest(name, CONTROLS))
 
 
 def source(name: str) -> str:
     """The Jinja source of a shipped template. ConfigError names the closest."""
-    if name not in CONTROLS:
-        raise ConfigError(f"no chat template is called {name!r}", remedy=closest(name, CONTROLS))
+    check_name(name)
     return (_FOLDER / f"{_FILE.get(name, name)}.jinja").read_text(encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ Trained = Literal["assistant", "last", "all"]
 
 _PRIVATE = range(0xE001, 0xF8FF)
 _PROBE = "\ue000"
-_OTHER = f"name another template: {', '.join(shipped.CONTROLS)}"
+_OTHER = f"name another template (template: {' | '.join(shipped.CONTROLS)})"
 
 
 class Turned(NamedTuple):
@@ -64,6 +64,19 @@ class ChatTemplate:
         self._controls = {text: index for index, text in spelled.items()}
         # Llama 2's first tokenizer.json finds `</s>` after a blank only, as its text is changed before it is searched.
         self._hides = any(added[index].normalized for index in spelled if index in added)
+
+    @classmethod
+    def open(cls, folder: Path, name: str | None = None, *, add_tokens: bool = False) -> ChatTemplate:
+        """The shipped template `name`, or the folder's own, with the folder's tokenizer; `add_tokens` gives it the
+        control tokens that it lacks. ConfigError where no template is named and the folder has none."""
+        tokenizer = Tokenizer.load(folder)
+        if name is not None:
+            lacking = shipped.lacking(name, tokenizer) if add_tokens else []
+            return cls.named(name, shipped.extended(tokenizer, lacking) if lacking else tokenizer)
+        found = cls.find(folder, tokenizer)
+        if found is None:
+            raise ConfigError(f"{folder} has no chat template", remedy=_OTHER.replace("another", "a"))
+        return found
 
     @classmethod
     def find(cls, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -128,6 +141,21 @@ class ChatTemplate:
         start, end = rendered.answers[0]
         if not rendered.text[start:end].partition(_PROBE)[2].strip():
             raise _unmarked(self.name, "marks answers without their end, so a model could not learn to stop")
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Ids of the special tokens that end an answer, and one that calls a tool; none where the ends are text."""
+        call = {"type": "function", "function": {"name": "a", "arguments": {}}}
+        answers = {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [call]}
+        found: list[int] = []
+        for answer in answers:
+            try:
+                turned = self.tokens([{"role": "user", "content": "a"}, answer])
+            except DataError:  # a template without a form for tools
+                continue
+            last = int(turned.ids[turned.trained][-1])
+            found += [last] if last in self._controls.values() and last not in found else []
+        return tuple(found)
 
     # --- where the answers are
 

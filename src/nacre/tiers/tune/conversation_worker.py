@@ -1,0 +1,77 @@
+"""The work behind `tune.sft`. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nacre.data.chat.template import ChatTemplate
+from nacre.data.tokenizer import Tokenizer
+from nacre.errors import CheckpointError, ConfigError
+from nacre.kernel.model import Kernel
+from nacre.kernel.resize import grow
+from nacre.lineage.durable import write_atomic
+from nacre.progress import Scalar
+from nacre.recipe.stage import Work
+from nacre.tiers.fitting import Fit, fit, keep_tokenizer, load_kernel, load_tokenizer, rows_of
+from nacre.tiers.tune.conversation import TuneSftConfig
+from nacre.tiers.tune.worker import adapt, robust
+from nacre.train.objectives.sft import TAUGHT, TOKENS, Sft, SftSeq2Seq
+
+
+def tune_sft(config: TuneSftConfig, work: Work) -> Mapping[str, Scalar]:
+    """The model of the step, taught the answers of its data; the template is written beside its tokenizer."""
+    kernel = load_kernel(work.inputs["model"], work)
+    if kernel.config.head != "lm":
+        raise CheckpointError(
+            f"{work.inputs['model']} has the head {kernel.config.head!r} and cannot write text",
+            remedy="give a decoder or encoder-decoder with its language-model head",
+        )
+    template = _template(config, work, kernel)
+    tokenizer = load_tokenizer(work) if template is None else template.tokenizer
+    added = _fitted_to(kernel, tokenizer, config)
+    if kernel.config.layout == "encoder-decoder":
+        objective: Sft | SftSeq2Seq = SftSeq2Seq(tokenizer, template, config.objective)
+    else:
+        assert template is not None
+        objective = Sft(template, config.objective)
+    adapt(kernel, config.lora, work)
+    how = Fit(config.train, limit=config.limit)
+    if template is not None:
+        _end_answers(kernel, template)
+    metrics = fit(kernel, robust(objective, config.robust), rows_of(work.inputs["data"], how.limit), how, work)
+    source = work.inputs.get("tokenizer", work.inputs["model"])
+    keep_tokenizer(tokenizer, work.out, None if added else source)
+    if template is not None:
+        write_atomic(work.out / "chat_template.jinja", template.source.encode())
+    share = objective.noted[TAUGHT] / max(1, objective.noted[TOKENS])
+    return metrics | {"trained_share": round(share, 4), "added_tokens": added}
+
+
+def _template(config: TuneSftConfig, work: Work, kernel: Kernel) -> ChatTemplate | None:
+    """The template of the step; None for an encoder-decoder that is given none."""
+    folder: Path = work.inputs.get("tokenizer", work.inputs["model"])
+    if config.template is None and kernel.config.layout == "encoder-decoder":
+        return ChatTemplate.find(folder, load_tokenizer(work))
+    return ChatTemplate.open(folder, config.template, add_tokens=config.add_tokens)
+
+
+def _fitted_to(kernel: Kernel, tokenizer: Tokenizer, config: TuneSftConfig) -> int:
+    """Rows for tokens that the kernel has none for; how many were added."""
+    lacking = len(tokenizer) - kernel.config.vocab_size
+    if lacking <= 0 or not config.add_tokens:
+        return 0
+    if config.lora is not None:
+        raise ConfigError(
+            f"the template {config.template} adds {lacking} tokens, whose embeddings adapters would leave untrained",
+            remedy="tune all weights (no lora:), or name a template whose tokens the tokenizer has",
+        )
+    return grow(kernel, len(tokenizer))
+
+
+def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:
+    """The tokens that end the template's answers also end what the model writes from now on."""
+    before = kernel.config.eos_id
+    known = before if isinstance(before, tuple) else () if before is None else (before,)
+    if new := tuple(end for end in template.ends if end not in known):
+        kernel.config = kernel.config.replace(eos_id=(*new, *known))

@@ -1,0 +1,161 @@
+"""tune.sft: a base model learns to answer, the template's tokens are added and trained, encoder-decoders as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chat_kit import assistant, tokenizer, user
+from objective_kit import kernel as kit_kernel
+from objective_kit import tokenizer as kit_tokenizer
+
+from nacre.data.tokenizer import Tokenizer
+from nacre.engine.native import Native
+from nacre.engine.protocol import Message, Sampling
+from nacre.errors import CheckpointError, ConfigError, DataError
+from nacre.kernel import hf
+from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.model import Kernel
+from nacre.kernel.presets import preset
+from nacre.recipe.catalogue import find
+from nacre.recipe.stage import Work
+from nacre.tiers.tune.conversation import TuneSftConfig, check_sft
+from nacre.train.config import TrainConfig
+from nacre.train.objectives.config_align import SftConfig
+
+TALKS = [
+    {"messages": [user("hello"), assistant("Hello there.")]},
+    {"messages": [user("你好"), assistant("你好，我在。")]},
+    {"messages": [user("what is your name?"), assistant("Nacre.")]},
+    {"messages": [user("hello"), assistant("Hello there."), user("thanks"), assistant("Bye.")]},
+]
+
+
+def base(folder: Path) -> Path:
+    vocabulary = tokenizer()
+    sizes = {"hidden_size": 48, "heads": 4, "layers": 2, "max_positions": 128, "vocab_size": len(vocabulary)}
+    ids = {"bos_id": vocabulary.bos_id, "eos_id": vocabulary.eos_id, "pad_id": vocabulary.pad_id}
+    config = preset("llama2", **sizes | ids, head="lm")
+    hf.save(Kernel(config, torch.Generator().manual_seed(0)), folder)
+    vocabulary.save(folder)
+    return folder
+
+
+def data(folder: Path, rows: list[dict[str, Any]] = TALKS) -> Path:
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def tuned(place: Path, model: Path, rows: Path, config: TuneSftConfig) -> tuple[Path, dict[str, Any]]:
+    out = place / "out"
+    out.mkdir(parents=True)
+    check_sft(config, {"model": model, "data": rows})
+    work = Work({"model": model, "data": rows}, out, place / "scratch")
+    return out, dict(find("tune.sft")(config, work))
+
+
+def quick(steps: int = 60, **objective: Any) -> dict[str, Any]:
+    return {
+        "train": TrainConfig(max_steps=steps, batch_size=4, lr=1e-2, warmup=0, epochs=None),
+        "objective": SftConfig(**{"context": 96} | objective),
+    }
+
+
+def test_trap_48_added_tokens_are_trained_saved_and_reloaded_and_the_model_answers(tmp_path: Path) -> None:
+    model = base(tmp_path / "base")
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick())
+    out, metrics = tuned(tmp_path / "run", model, data(tmp_path / "data"), config)
+    assert metrics["added_tokens"] == 2
+    assert 0 < metrics["trained_share"] < 1
+    saved = Tokenizer.load(out)
+    ids = [saved.id_of(token) for token in ("<|im_start|>", "<|im_end|>")]
+    kernel = hf.load(out)
+    assert kernel.config.vocab_size == len(saved) == len(tokenizer()) + 2
+    assert ids == [len(saved) - 2, len(saved) - 1]
+    assert set(ids) <= saved.special_ids
+    assert kernel.embed.tokens is not None
+    new, old = kernel.embed.tokens.weight[-2:], hf.load(model).embed.tokens.weight  # type: ignore[union-attr]
+    assert (new - old.mean(0)).abs().max() > 1e-3, "the new rows were not trained"
+    assert not torch.allclose(new[0], new[1])
+    engine = Native(out)
+    assert engine.capabilities.chat
+    asked = [(Message("user", text),) for text in ("hello", "你好", "what is your name?")]
+    answers = engine.generate(asked, Sampling(max_tokens=24, temperature=0))
+    assert [one.text.strip() for one in answers] == ["Hello there.", "你好，我在。", "Nacre."]
+    assert {one.stopped for one in answers} == {"end"}
+
+
+def test_what_is_written_is_read_by_transformers_with_the_same_prompt(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick(2))
+    out, _ = tuned(tmp_path / "run", base(tmp_path / "base"), data(tmp_path / "data"), config)
+    theirs, kernel = AutoTokenizer.from_pretrained(out), hf.load(out)
+    prompt = theirs.apply_chat_template([user("你好 there")], add_generation_prompt=True, return_dict=False)
+    engine = Native(out)
+    assert engine.prompt_ids((Message("user", "你好 there"),)) in (prompt, [theirs.bos_token_id, *prompt])
+    ids = torch.tensor([prompt])
+    with torch.inference_mode():
+        expected = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()(ids).logits
+        assert torch.allclose(kernel.lm_logits(kernel(ids).hidden), expected, atol=1e-4)
+    assert theirs.convert_tokens_to_ids("<|im_end|>") in json.loads((out / "config.json").read_text())["eos_token_id"]
+
+
+def test_the_same_bytes_again(tmp_path: Path) -> None:
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick(3))
+    once, again = (tuned(tmp_path / name, model, rows, config)[0] for name in "ab")
+    for file in sorted(path.name for path in once.iterdir()):
+        assert (once / file).read_bytes() == (again / file).read_bytes(), file
+
+
+def test_an_encoder_decoder_reads_questions_and_writes_answers(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    hf.save(kit_kernel("t5", decoder_start_id=kit_tokenizer("t5").pad_id, eos_id=kit_tokenizer("t5").eos_id), folder)
+    kit_tokenizer("t5").save(folder)
+    rows = data(tmp_path / "data", TALKS)
+    out, _ = tuned(tmp_path / "run", folder, rows, TuneSftConfig(**quick(2)))
+    told = json.loads((out / "training.json").read_text())
+    assert told["examples"] == 3
+    assert told["rows"]["dropped"] == {"conversations of several turns or with tools, which need a template": 1}
+
+
+def test_tokens_that_adapters_would_leave_untrained_are_refused(tmp_path: Path) -> None:
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    config = TuneSftConfig(template="chatml", add_tokens=True, lora=LoraConfig(), **quick(1))
+    with pytest.raises(ConfigError, match="adapters would leave untrained"):
+        tuned(tmp_path / "run", model, rows, config)
+    out, _ = tuned(tmp_path / "text", model, rows, TuneSftConfig(template="llama2", lora=LoraConfig(), **quick(1)))
+    assert (out / "adapter").is_dir()
+
+
+def test_what_cannot_be_taught_is_told_at_plan_time(tmp_path: Path) -> None:
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    inputs = {"model": model, "data": rows}
+    with pytest.raises(ConfigError, match="no chat template"):
+        check_sft(TuneSftConfig(), inputs)
+    with pytest.raises(ConfigError, match=r"lacks <\|im_start\|>, <\|im_end\|>") as caught:
+        check_sft(TuneSftConfig(template="chatml"), inputs)
+    assert "add_tokens: true" in caught.value.remedy
+    with pytest.raises(ConfigError, match="did you mean 'chatml'"):
+        TuneSftConfig(template="chatlm")
+    with pytest.raises(ConfigError, match="none is named"):
+        TuneSftConfig(add_tokens=True)
+    wrong = data(tmp_path / "pairs", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    with pytest.raises(DataError, match="preference pairs") as told:
+        check_sft(TuneSftConfig(template="llama2"), {"model": model, "data": wrong})
+    assert "tune.preference" in told.value.remedy
+
+
+def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    hf.save(kit_kernel("bert", "none"), folder)
+    tokenizer().save(folder)
+    config = TuneSftConfig(template="llama2", **quick(1))
+    with pytest.raises(CheckpointError, match="cannot write text"):
+        tuned(tmp_path / "run", folder, data(tmp_path / "data"), config)
