@@ -25,6 +25,7 @@ AREAS: tuple[Area, ...] = (
     Area("ladders", "/ladders"),
     Area("audits", "/audits"),
     Area("chat", "/chat", "key"),
+    Area("usage", "/usage", "key"),
     Area("reports", None),
     Area("frame", None),
 )
