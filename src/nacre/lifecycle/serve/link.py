@@ -35,7 +35,7 @@ class Link(asyncio.Protocol):
         self._error: Exception | None = None
         self._parts: list[bytes] = []
         self._size = self._fed = 0
-        self._in_use = self._is_headed = self._is_whole = self._is_kept = self._is_paused = False
+        self._in_use = self._is_headed = self._is_whole = self._is_extra = self._is_kept = self._is_paused = False
 
     @property
     def is_open(self) -> bool:
@@ -45,7 +45,7 @@ class Link(asyncio.Protocol):
     def begin(self, request: bytes) -> None:
         """Sends a request."""
         self._parser = httptools.HttpResponseParser(self)
-        self._in_use, self._is_headed, self._is_whole, self._is_kept = True, False, False, False
+        self._in_use, self._is_headed, self._is_whole, self._is_extra = True, False, False, False
         self._error, self._fed, self.status, self.headers = None, 0, 0, {}
         if self._transport is None:
             self._error = NoAnswer("it closed the connection")
@@ -165,33 +165,36 @@ class Link(asyncio.Protocol):
 
     # --- called by the parser
 
+    def on_message_begin(self) -> None:
+        """The beginning of an answer; a second one to one request is nobody's, and nothing of it is taken."""
+        self._is_extra = self._is_whole
+        self._is_kept = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, whole."""
-        self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        """One header, whole; what comes behind a body (trailers) is none."""
+        if not self._is_extra and not self._is_headed:
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         """All headers; those of an interim answer (100) are not the answer's."""
-        assert self._parser is not None  # it is what calls
-        self.status = self._parser.get_status_code()
-        self._is_headed = self.status >= 200
+        if not self._is_extra and self._parser is not None:
+            self.status = self._parser.get_status_code()
+            self._is_headed = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
         """Some bytes of the body."""
-        self._parts.append(body)
-        self._size += len(body)
+        if not self._is_extra:
+            self._parts.append(body)
+            self._size += len(body)
 
     def on_message_complete(self) -> None:
         """The end of an answer."""
+        if self._is_extra or self._parser is None:
+            return
         if self.status < 200:
             self.headers = {}
             return
-        assert self._parser is not None  # it is what calls
         self._is_whole, self._is_kept = True, self._parser.should_keep_alive()
-
-    def on_message_begin(self) -> None:
-        """A second answer to one request is nobody's."""
-        if self._is_whole:
-            self._is_kept = False
 
 
 def _is_late(waiter: Future[None]) -> None:
