@@ -1,11 +1,12 @@
 """The gateway's cost: requests per second and added latency, beside going direct and beside the LiteLLM proxy.
 
-    python benchmarks/gateway.py [--litellm PYTHON] [--seconds 10] [--rounds 3] [--memory 100000]
+    python benchmarks/gateway.py [--litellm PYTHON] [--servers ...] [--seconds 10] [--rounds 3] [--memory 100000]
 
 A mock upstream on loopback (raw asyncio protocol), a client in a process of its own (wrk where installed), and the
 server between them as its users start it, one worker, with keys, limits, ledger, masking, prices and the request log
 on. Every round measures all servers in turn; plain and streaming (12 events). `added` is the latency beyond that of the
-direct round. The row `memory` is Nacre's memory before and after so many requests. Appended to results/gateway.csv.
+direct round. The rows `bare ...` are the floor of the stack: uvicorn with an application that does nothing, or only
+passes on. The row `memory` is Nacre's memory before and after so many requests. Appended to results/gateway.csv.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import record
 from gateway_parts.load import Measured, load
-from gateway_parts.servers import Running, gateway, litellm, mock
+from gateway_parts.servers import Running, bare, gateway, litellm, mock
 
 PROMPT = (
     "Please answer in one sentence: which of the two invoices that anna.meier@example.org sent us from 13912345678 "
@@ -39,6 +41,10 @@ class Plan:
     rounds: int
     connections: tuple[int, ...]
     memory: int
+    servers: tuple[str, ...]
+
+
+SERVERS = ("direct", "bare asgi", "bare aiohttp", "bare line", "nacre", "litellm")
 
 
 def bodies(folder: Path) -> dict[str, Path]:
@@ -68,19 +74,30 @@ def measure(plan: Plan, python: Path | None, folder: Path) -> list[dict[str, Any
     rows, machine = [], record.machine(("uvicorn", "aiohttp", "orjson"))
     asked = bodies(folder)
     with mock(folder) as upstream:
-        openers: dict[str, Opener] = {"direct": lambda at, port: direct(at, port, upstream), "nacre": gateway}
-        if python is not None:
-            openers["litellm"] = lambda at, port: litellm(at, port, python)
+        openers = openers_of(plan.servers, upstream, python)
         for number in range(plan.rounds):
             base: dict[tuple[str, int], Measured] = {}
             for name, opener in openers.items():
-                at = folder / f"{name}-{number}"
+                at = folder / f"{name}-{number}".replace(" ", "-")
                 at.mkdir()
                 with opener(at, upstream.port) as server:
                     for row in one_server(server, name, plan, asked, base):
                         rows.append({**machine, "round": number, **row})
                         print(shown(row), flush=True)
     return rows
+
+
+def openers_of(names: tuple[str, ...], upstream: Running, python: Path | None) -> dict[str, Opener]:
+    """What starts each server; the direct one comes first, since the others are compared with it."""
+    openers: dict[str, Opener] = {"direct": lambda at, port: direct(at, port, upstream)}
+    for name in names:
+        if name == "nacre":
+            openers[name] = gateway
+        elif name == "litellm" and python is not None:
+            openers[name] = lambda at, port: litellm(at, port, python)
+        elif name.startswith("bare "):
+            openers[name] = partial(bare, kind=name.removeprefix("bare "))
+    return openers
 
 
 def one_server(
@@ -119,7 +136,7 @@ def row_of(
 def shown(row: dict[str, Any]) -> str:
     """A row for the terminal."""
     return (
-        f"{row['server']:8} {row['mode']:7} {row['connections']:3} {row['per_second']:10.1f}/s  "
+        f"{row['server']:12} {row['mode']:7} {row['connections']:3} {row['per_second']:10.1f}/s  "
         f"p50 {row['p50_ms']:.3f} ms (+{row['added_p50_ms']:.3f})  p99 {row['p99_ms']:.3f} ms  "
         f"{row['cpu_us']:.0f} us CPU  {row['mib']} MiB  {row['errors']} errors"
     )
@@ -145,10 +162,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     parser.add_argument("--memory", type=int, default=100_000, help="requests of the memory row; 0 leaves it out")
     parser.add_argument("--no-record", action="store_true", help="do not append to results/gateway.csv")
     chosen = parser.parse_args()
-    plan = Plan(chosen.seconds, chosen.rounds, tuple(chosen.connections), chosen.memory)
+    plan = Plan(chosen.seconds, chosen.rounds, tuple(chosen.connections), chosen.memory, tuple(chosen.servers))
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(plan, chosen.litellm, Path(folder))
     print(*summary(rows), sep="\n")

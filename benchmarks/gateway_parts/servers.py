@@ -134,6 +134,16 @@ def gateway(
 
 
 @contextmanager
+def bare(folder: Path, upstream: int, kind: str) -> Iterator[Running]:
+    """The floor of the stack: uvicorn with an application that does nothing else, or only passes on (`floor.py`)."""
+    port = free_port()
+    command = [sys.executable, "-m", "gateway_parts.floor", str(port), kind, str(upstream)]
+    path = os.pathsep.join(filter(None, (str(PARTS.parent), os.environ.get("PYTHONPATH"))))
+    with process(f"bare-{kind}", command, port, folder, {"PYTHONPATH": path}, "/healthz") as running:
+        yield running
+
+
+@contextmanager
 def litellm(folder: Path, upstream: int, python: Path) -> Iterator[Running]:
     """The LiteLLM proxy of another virtual environment: one worker, a master key, no database."""
     port = free_port()
