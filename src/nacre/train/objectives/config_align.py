@@ -33,3 +33,90 @@ class SftConfig:
         for name in ("context", "target_context"):
             if getattr(self, name) < 3:
                 raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give the tokens of an example, 512 say")
+
+
+Kind = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
+BETA: dict[Kind, float] = {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0}
+WITH_REFERENCE: tuple[Kind, ...] = ("dpo", "ipo", "kto")
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """How preferences are learnt.
+
+    `dpo` (Rafailov et al. 2023, equation 7; `label_smoothing` is cDPO's), `ipo` (Azar et al. 2023, equation 17), `kto`
+    (Ethayarajh et al. 2024, section 4.1; `good_weight` and `bad_weight` are its lambdas), `orpo` (Hong et al. 2024,
+    equation 6), `simpo` (Meng et al. 2024, equation 6; `gamma` is its margin). `beta` is what each paper calls so (tau
+    in IPO, lambda in ORPO); None takes 0.1, and 2 for SimPO. `normalise`: log-probabilities per token instead of their
+    sum: None as the kind has it (IPO as its authors run it, ORPO and SimPO by definition); only DPO and IPO can choose.
+
+    `context`: positions of prompt and answer together (of the prompt, for an encoder-decoder, whose answers have
+    `target_context`). What is too long loses the beginning of its prompt first, both answers the same.
+    `max_fall`: nats per token by which the good answers may become less likely before the run is stopped; `patience`:
+    steps after which it is stopped when the margin has been the same for every pair. `chunk` as in `TokenLoss`.
+    """
+
+    kind: Kind = "dpo"
+    beta: float | None = None
+    label_smoothing: float = 0.0
+    normalise: bool | None = None
+    gamma: float = 1.0
+    good_weight: float = 1.0
+    bad_weight: float = 1.0
+    context: int = 512
+    target_context: int = 256
+    start_id: int | None = None
+    max_fall: float = 5.0
+    patience: int = 50
+    chunk: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("context", "target_context"):
+            if getattr(self, name) < 8:
+                raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give the tokens of an example, 512 say")
+        for name in ("max_fall", "patience", "good_weight", "bad_weight", *(["beta"] if self.beta is not None else [])):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}", remedy="give a number above 0")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ConfigError(
+                f"label_smoothing is {self.label_smoothing}",
+                remedy="give the share of labels that are wrong, from 0 up to, not including, 0.5",
+            )
+        if self.label_smoothing and self.kind not in ("dpo", "simpo"):
+            raise ConfigError(f"label_smoothing has no meaning for {self.kind}", remedy="leave it out, or kind: dpo")
+        if self.normalise is not None and self.kind not in ("dpo", "ipo"):
+            raise ConfigError(
+                f"{self.kind} says itself whether log-probabilities are per token", remedy="leave out normalise"
+            )
+
+    @property
+    def strength(self) -> float:
+        """beta, decided."""
+        return BETA[self.kind] if self.beta is None else self.beta
+
+    @property
+    def per_token(self) -> bool:
+        """Whether log-probabilities are divided by the tokens of the answer."""
+        return self.kind in ("ipo", "orpo", "simpo") if self.normalise is None else self.normalise
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """-log sigmoid(r_chosen - r_rejected - margin) (Bradley-Terry; the margin of Llama 2, section 3.2.2: a number in a
+    row's field `margin` goes before this one). `centre` adds that many times (r_chosen + r_rejected)^2, which keeps
+    rewards around 0 (Eisenstein et al. 2023, section 3.1). `context`: positions of prompt and answer together; what is
+    too long loses the beginning of its prompt first. `patience`: steps after which a run is stopped whose margin has
+    been the same for every pair."""
+
+    context: int = 512
+    margin: float = 0.0
+    centre: float = 0.0
+    patience: int = 50
+
+    def __post_init__(self) -> None:
+        if self.context < 8:
+            raise ConfigError(f"context is {self.context}", remedy="give the tokens of an example, 512 say")
+        if not (0 <= self.margin < float("inf") and 0 <= self.centre < float("inf")):
+            raise ConfigError(f"margin is {self.margin}, centre is {self.centre}", remedy="give 0 or more")
+        if self.patience < 1:
+            raise ConfigError(f"patience is {self.patience}", remedy="give 1 step or more")
