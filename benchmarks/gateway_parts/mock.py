@@ -89,8 +89,9 @@ class Billed:
         self.by_id[request] = (prompt, completion)
         self.add(prompt, completion)
 
-    def look(self, key: str) -> None:
-        """Notes how many requests of a key are under way."""
+    def count(self, key: str) -> None:
+        """One more request of a key is under way."""
+        self.under_way[key] += 1
         self.most[key] = max(self.most[key], self.under_way[key])
 
     def in_full(self) -> bytes:
@@ -113,6 +114,8 @@ class Mock(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timers: set[TimerHandle] = set()
         self._key: str | None = None  # of the request under way
+        self._is_counted = False
+        self._serial = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvloop's is no subclass
         self._transport = transport
@@ -218,11 +221,15 @@ class Mock(asyncio.Protocol):
             self._say(response("200 OK", whole(prompt, completion)))
 
     def _began(self, key: str) -> None:
-        """A request of a key is under way. It is looked at a moment later: an end that the gateway sent before it, on
-        another connection, has then been heard."""
-        self._key = key
-        self._billed.under_way[key] += 1
-        self._later(0.005, lambda: self._billed.look(key))
+        """A request of a key is under way. It is counted a moment later: a connection that the gateway gives up is
+        closed when its event loop comes round, which may be after its next request."""
+        self._key, self._serial, serial = key, self._serial + 1, self._serial + 1
+        self._later(0.05, lambda: self._count(serial))
+
+    def _count(self, serial: int) -> None:
+        if self._key is not None and self._serial == serial:
+            self._is_counted = True
+            self._billed.count(self._key)
 
     def _say(self, data: bytes) -> None:
         """The last of an answer."""
@@ -230,9 +237,9 @@ class Mock(asyncio.Protocol):
         self._transport.write(data)
 
     def _ended(self) -> None:
-        if self._key is not None:
+        if self._key is not None and self._is_counted:
             self._billed.under_way[self._key] -= 1
-            self._key = None
+        self._key, self._is_counted = None, False
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         self._timers = {timer for timer in self._timers if timer.when() > self._loop.time()}

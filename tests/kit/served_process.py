@@ -43,8 +43,11 @@ def served(home: Path, *words: str, **environment: str) -> Iterator[tuple[subpro
     process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        line = process.stderr.readline()
-        assert " at http" in line, line + process.stderr.read()
+        lines = [""]
+        while " at http" not in lines[-1]:  # after a kill it says first what it has recovered
+            lines.append(process.stderr.readline())
+            assert lines[-1], "".join(lines)
+        line = lines[-1]
         yield process, line.split(" at ")[1].split()[0]
     finally:
         process.kill()
