@@ -10,6 +10,8 @@ from nacre.recipe.stage import Stage
 STAGES: dict[str, str] = {
     "baseline.classify": "nacre.tiers.baseline.stages:classify",
     "baseline.solve": "nacre.tiers.baseline.stages:solve",
+    "data.augment": "nacre.lifecycle.prepare.augment:augment",
+    "data.chat": "nacre.lifecycle.prepare.chat:chat",
     "data.digits": "nacre.lifecycle.prepare.digits:digits",
     "data.join": "nacre.lifecycle.prepare.join:join",
     "data.prepare": "nacre.lifecycle.prepare.data:prepare",
