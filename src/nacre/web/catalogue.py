@@ -26,6 +26,7 @@ AREAS: tuple[Area, ...] = (
     Area("audits", "/audits"),
     Area("chat", "/chat", "key"),
     Area("usage", "/usage", "key"),
+    Area("keys", "/keys"),
     Area("reports", None),
     Area("frame", None),
 )

@@ -63,7 +63,8 @@ def chat(request: Request) -> Response:
     said |= {"send": Links(page.prefix)("/chat/send"), "entry": Links(page.prefix)("/chat/entry")}
     said |= {"sign_in": Links(page.prefix)("/sign-in", back="/chat")}
     return render(
-        request, "chat.html", groups=list(_grouped(found)), count=len(found), words_json=json.dumps(said, ensure_ascii=False),
+        request, "chat.html", groups=list(_grouped(found)), count=len(found),
+        words_json=json.dumps(said, ensure_ascii=False),
         chosen=asked["model"] if asked["model"] in names else "",
         beside=asked["beside"] if asked["beside"] in names else "",
         lost=[name for name in asked.values() if name and name not in names], is_admin=viewer.is_admin,

@@ -37,7 +37,7 @@ async def sign_in(request: Request) -> Response:
         wrong = viewer_of(request).words("wrong_key")
         return render(request, "sign_in.html", status=401, wrong=wrong, back_to=back)
     response = RedirectResponse(page.prefix + back, 303)
-    _set(response, request, COOKIE, cookie, int(LASTS_S), strict=True)
+    keep_session(response, request, cookie)
     return response
 
 
@@ -79,6 +79,11 @@ async def form_of(request: Request) -> dict[str, str]:
     except ValueError:
         return {}
     return {name: values[0] for name, values in fields.items()}
+
+
+def keep_session(response: Response, request: Request, cookie: str) -> None:
+    """Signs the browser in that gets this response."""
+    _set(response, request, COOKIE, cookie, int(LASTS_S), strict=True)
 
 
 def _set(response: Response, request: Request, name: str, value: str, lasts_s: int, *, strict: bool = False) -> None:
