@@ -17,7 +17,9 @@ from aiohttp.resolver import ThreadedResolver
 
 from nacre.recipe.config import Problem
 
-_NAT64 = IPv6Network("64:ff9b::/96")
+# Networks whose last 32 bits are an IPv4 address: NAT64 (RFC 6052, RFC 8215), and the old IPv4-compatible ones.
+_CARRIERS = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+_SITE_LOCAL = IPv6Network("fec0::/10")  # deprecated (RFC 3879), and still somebody's own
 _EXAMPLE = "such as https://api.example.com/v1"
 
 
@@ -74,10 +76,10 @@ def literal_of(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address inside an IPv6 one (mapped, 6to4, NAT64), which is where a packet goes."""
+    """The IPv4 address inside an IPv6 one (mapped, compatible, 6to4, NAT64), which is where a packet goes."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
+        if inner is None and int(address) > 1 and any(address in carrier for carrier in _CARRIERS):  # not :: and ::1
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         return inner or address
     return address
@@ -85,7 +87,8 @@ def unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether it is a machine of the open internet."""
-    return unwrapped(address).is_global and not unwrapped(address).is_multicast
+    one = unwrapped(address)
+    return one.is_global and not one.is_multicast and one not in _SITE_LOCAL
 
 
 def is_allowed_private(address: IPv4Address | IPv6Address) -> bool:
