@@ -98,7 +98,8 @@ def test_folders_that_cannot_be_written_and_models_that_are_not_there(tmp_path: 
     (tmp_path / "empty").mkdir()
     assert "empty" in refused(tmp_path, str(tmp_path / "empty"), "--port", "0")
     assert "does not exist" in refused(tmp_path, str(tmp_path / "none.yaml"))
-    assert "name everything in the file" in refused(tmp_path, config(tmp_path), MODEL)
+    assert "name everything in one file" in refused(tmp_path, config(tmp_path), MODEL)
+    assert "did you mean 'deploy'" in refused(tmp_path, "depoy", config(tmp_path))
     key = config(tmp_path).replace("g.yaml", "k.yaml")
     Path(key).write_text("models: {m: {upstream: {address: 'https://h.example/v1', key_variable: NO_KEY}}}\n")
     for workers in ("1", "2"):

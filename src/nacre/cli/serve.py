@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nacre.cli.parser import add_store_option
-from nacre.errors import UsageError
+from nacre.errors import UsageError, closest
 
 if TYPE_CHECKING:
     from nacre.lifecycle.serve.config import ServeConfig
@@ -31,6 +31,7 @@ examples:
   nacre serve gateway.yaml --workers 4
   nacre serve keys create alice --money 20 --per month
   nacre serve usage --by key,model
+  nacre serve deploy gateway.yaml --to deploy
 """
 
 
@@ -67,7 +68,9 @@ def config_for(what: list[str]) -> ServeConfig:
     if not files:
         return config_of(what)
     if len(what) > 1:
-        raise UsageError("a config file stands beside something else", remedy="name everything in the file")
+        meant = closest(what[0], ("deploy", "keys", "usage"))  # a misspelt object, or something to serve
+        remedy = meant if meant.startswith("did you mean") else "name everything in one file"
+        raise UsageError("a config file stands beside something else", remedy=remedy)
     return load(Path(files[0]))
 
 
