@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("nacre.cli.eval", "measure a model on a data set"),
     "serve": ("nacre.cli.serve", "put models behind one OpenAI-compatible address, with keys, limits and a ledger"),
     "page": ("nacre.cli.page", "look at artifacts, lineage, runs and reports in a browser, and try the models"),
+    "preview": ("nacre.cli.preview", "show what a file of conversations or preferences teaches, token by token"),
     "prompt": ("nacre.cli.prompt", "list, search, render, compare and rewrite prompt files"),
     "data": ("nacre.cli.data", "list, get and check data sets"),
     "card": ("nacre.cli.card", "write a model card from the lineage of an artifact"),

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 from nacre.data.chat.messages import (
     BadRow,
@@ -63,7 +63,7 @@ class Judged:
         return sides | ({"tools": self.tools} if self.tools else {})
 
 
-T = TypeVar("T")
+Kind = Literal["conversations", "preference pairs", "judged answers"]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,11 @@ CONVERSATIONS = (
     Format("Alpaca", (("instruction",), ("output",)), _alpaca),
     Format("questions and answers", (_ASKED, _ANSWERED), _answered),
 )
-_KINDS = {"conversations": CONVERSATIONS, "preference pairs": PAIRS, "judged answers": JUDGED}
+_KINDS: Mapping[Kind, tuple[Format, ...]] = {
+    "conversations": CONVERSATIONS,
+    "preference pairs": PAIRS,
+    "judged answers": JUDGED,
+}
 # A file of one kind that was given where another is wanted: what to do.
 _USE = {
     "conversations": "conversations are trained by tune.sft",
@@ -193,27 +197,27 @@ def conversations(
 
     A bad row raises DataError with its number; with `dropped` it is counted there by its reason and passed over.
     """
-    return _read(rows, "conversations", dropped, fill or {})
+    return _read(rows, "conversations", dropped, fill)
 
 
 def pairs(
     rows: Iterable[Row], dropped: Counter[str] | None = None, *, fill: Mapping[str, str] | None = None
 ) -> Iterator[Pair]:
     """The preference pairs of rows of one format; bad rows as in `conversations`."""
-    return _read(rows, "preference pairs", dropped, fill or {})
+    return _read(rows, "preference pairs", dropped, fill)
 
 
 def judged(
     rows: Iterable[Row], dropped: Counter[str] | None = None, *, fill: Mapping[str, str] | None = None
 ) -> Iterator[Judged]:
     """The judged answers of rows of one format; bad rows as in `conversations`."""
-    return _read(rows, "judged answers", dropped, fill or {})
+    return _read(rows, "judged answers", dropped, fill)
 
 
 def conversation(row: Row) -> Conversation:
     """The conversation of one row. BadRow, or DataError where the format is none of conversations."""
-    read: Conversation = _format(row, "conversations").read(row)
-    _check(read)
+    read = RowReader("conversations").read(row)
+    assert isinstance(read, Conversation)
     return read
 
 
@@ -227,13 +231,13 @@ def require_conversations(rows: Iterable[Row], where: str) -> None:
             raise DataError(f"{where}: {error.message}", remedy=error.remedy) from error
 
 
-def kind_of(row: Row) -> tuple[str, Format]:
+def kind_of(row: Row) -> tuple[Kind, Format]:
     """The kind (`conversations`, `preference pairs`, `judged answers`) and the format that a row looks like.
 
     DataError says which format comes closest and what it lacks.
     """
-    for kind in ("judged answers", "preference pairs", "conversations"):
-        for one in _KINDS[kind]:
+    for kind, formats in reversed([*_KINDS.items()]):
+        for one in formats:
             if all(one.has(row)):
                 return kind, one
     everything = [one for formats in _KINDS.values() for one in formats]
@@ -249,29 +253,54 @@ def kind_of(row: Row) -> tuple[str, Format]:
     )
 
 
-def _read(rows: Iterable[Row], kind: str, dropped: Counter[str] | None, fill: Mapping[str, str]) -> Iterator[Any]:
-    chosen: Format | None = None
-    used: set[str] = set()
+class RowReader:
+    """Reads rows of one format, that of the first row. `kind`: one of the kinds, or `auto` for that of the first row.
+
+    `fill` replaces `{{name}}` in texts by its value; `used` names those that were found.
+    """
+
+    def __init__(self, kind: Kind | Literal["auto"], fill: Mapping[str, str] | None = None) -> None:
+        self.kind, self.fill = kind, dict(fill or {})
+        self.used: set[str] = set()
+        self.format: Format | None = None
+
+    def read(self, row: Row) -> Conversation | Pair | Judged:
+        """What the row holds. BadRow where the row is at fault, DataError where the format is."""
+        if self.format is None:
+            if self.kind == "auto":
+                self.kind = kind_of(row)[0]
+            self.format = _format(row, self.kind)
+        if not all(self.format.has(row)):
+            bad(f"not {self.format.name}, as the first row is", "give one file per format")
+        read: Conversation | Pair | Judged = self.format.read(_filled(row, self.fill, self.used) if self.fill else row)
+        _check(read)
+        return read
+
+    def check_fill(self) -> None:
+        """Raises ConfigError for a placeholder that no text had."""
+        if unused := sorted(set(self.fill) - self.used):
+            raise ConfigError(
+                f"fill: no text has the placeholder {{{{{unused[0]}}}}}", remedy=closest(unused[0], self.used)
+            )
+
+
+def _read(
+    rows: Iterable[Row], kind: Kind, dropped: Counter[str] | None, fill: Mapping[str, str] | None
+) -> Iterator[Any]:
+    reader = RowReader(kind, fill)
     for number, row in enumerate(rows, 1):
         try:
-            chosen = chosen or _format(row, kind)
-            if not all(chosen.has(row)):
-                bad(f"not {chosen.name}, as the first row is", "give one file per format")
-            read = chosen.read(_filled(row, fill, used) if fill else row)
-            _check(read)
+            read = reader.read(row)
         except BadRow as error:
             if dropped is None:
                 raise DataError(f"row {number}: {error.message}", remedy=error.remedy) from error
             dropped[error.message] += 1
             continue
         yield read
-    if unused := sorted(set(fill) - used):
-        raise ConfigError(
-            f"fill: no text has the placeholder {{{{{unused[0]}}}}}", remedy=closest(unused[0], used or {"(none)"})
-        )
+    reader.check_fill()
 
 
-def _format(row: Row, kind: str) -> Format:
+def _format(row: Row, kind: Kind) -> Format:
     found, chosen = kind_of(row)
     if found == kind:
         return chosen
