@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from nacre.errors import NacreError
+from nacre.errors import CheckpointError, NacreError
 from nacre.lifecycle.serve.config import LocalConfig
 from nacre.lifecycle.serve.contract import Ability, Backend, Call, Refusal, Reply
 from nacre.lifecycle.serve.local.offers import offer_of
@@ -24,7 +24,8 @@ Opener = Callable[[str, LocalConfig], Backend]
 def when_asked(opener: Opener, store: Store, most: int) -> Opener:
     """An opener whose models start at their first call; `most` of them are open at once.
 
-    What a model can do is read from its folder. Raises NacreError for a reference that names nothing.
+    What a model can do is read from its folder. Raises NacreError for a reference that names nothing, or nothing that
+    answers.
     """
     room = Room(most)
 
@@ -32,8 +33,8 @@ def when_asked(opener: Opener, store: Store, most: int) -> Opener:
         folder = store.resolve(config.ref).path
         try:
             offer = offer_of(folder)
-        except ValueError:
-            offer = None  # opening it will say what is wrong with it
+        except ValueError as error:
+            raise CheckpointError(f"{config.ref} cannot be served: {error}", remedy="run its recipe again") from None
         known = offer.abilities if offer is not None else frozenset()
         return OnDemand(name, partial(opener, name, config), known, room)
 
