@@ -220,6 +220,9 @@ class Characters:
         rows = self.windows[torch.tensor(examples)]
         return Windows(rows[:, :-1], rows[:, 1:])
 
+    def watch(self, step: int) -> None:
+        del step
+
     def count(self, batch: Windows) -> int:
         return batch.targets.numel()
 

@@ -94,6 +94,9 @@ class Blocks:
         # The last position predicts nothing, as in LlamaForCausalLM.
         return BlockBatch(rows, F.pad(rows[:, 1:], (0, 1), value=IGNORE))
 
+    def watch(self, step: int) -> None:
+        del step
+
     def count(self, batch: BlockBatch) -> int:
         return batch.targets[:, 1:].numel()
 

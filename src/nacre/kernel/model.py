@@ -49,6 +49,7 @@ class Kernel(nn.Module):
         rotary = config.position == "rotary"
         self.rotary = Rotary(config.rope, config.head_width, config.max_positions) if rotary else None
         self._add_head()
+        self._rates: list[tuple[nn.Module, float]] | None = None
         initialise(self, config, generator)
 
     def _add_head(self) -> None:
@@ -169,6 +170,18 @@ class Kernel(nn.Module):
             if stack is not None:
                 stack.checkpointing = enabled
 
+    def set_dropout(self, enabled: bool = True) -> None:
+        """Whether dropout acts in training mode, at the rates of `config`. Adapters keep their own."""
+        if enabled:
+            for module, rate in self._rates or ():
+                module.dropout = rate  # type: ignore[assignment]
+            self._rates = None
+        elif self._rates is None:
+            rates = ((module, getattr(module, "dropout", None)) for module in self.modules())
+            self._rates = [(module, rate) for module, rate in rates if isinstance(rate, float)]
+            for module, _ in self._rates:
+                module.dropout = 0.0  # type: ignore[assignment]
+
     def layers(self) -> Iterator[tuple[str, nn.Module]]:
         """(name, module) from the input to the heads; every parameter is in exactly one of them."""
         for name, module in self.named_children():
@@ -235,10 +248,11 @@ class Kernel(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         rate = self.config.dropout if self.config.head_dropout is None else self.config.head_dropout
-        return F.dropout(x, rate) if self.training and rate else x
+        return F.dropout(x, rate) if self.training and rate and self._rates is None else x
 
     def _drop_last(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+        rate = self.config.dropout if self._rates is None else 0.0
+        return F.dropout(x, rate) if self.training and rate else x
 
     def _no_head(self, wanted: str, heads: str) -> ConfigError:
         what = f"{wanted} needs the head {heads}; this kernel has {self.config.head!r}"

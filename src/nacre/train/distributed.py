@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,12 +60,16 @@ class World:
 
     def sum_named(self, values: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         """Adds up float64 pairs by name; a process without some of the names counts as zero there."""
-        known: list[list[str] | None] = [None] * self.size
-        dist.all_gather_object(known, sorted(values))
-        names = sorted({name for names in known if names for name in names})
+        names = self.names(values)
         zero = torch.zeros(2, dtype=torch.float64, device=device)
         total = self.sum(torch.stack([values.get(name, zero) for name in names]))
         return dict(zip(names, total, strict=True))
+
+    def names(self, values: Iterable[str]) -> list[str]:
+        """The names that any process has, sorted."""
+        known: list[list[str] | None] = [None] * self.size
+        dist.all_gather_object(known, sorted(values))
+        return sorted({name for names in known if names for name in names})
 
     def share_weights(self, weights: Sequence[Tensor]) -> None:
         """Every process starts from the weights of the first."""

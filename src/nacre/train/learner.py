@@ -53,6 +53,9 @@ class Learner:
         self.scaler = LossScaler() if self.precision == "fp16" else None
         if config.checkpoint_activations:
             kernel.set_checkpointing(True)
+        self.told: dict[str, Tensor] = {}
+        """What the objective told of the last update: float32 (sum, count) pairs over all parts and processes."""
+        self._names: list[str] | None = None
         # The loss with the head in it is compiled, not the kernel: the kernel stays as it was given.
         self.loss: Callable[..., Loss] = torch.compile(objective.loss) if config.compile else objective.loss
 
@@ -84,6 +87,7 @@ class Learner:
         self.optimizers.zero_grad()
         scale = self.scaler.scale if self.scaler else 1.0
         total = torch.zeros((), device=self.device)
+        told: dict[str, Tensor] = {}
         for part in parts:
             torch.manual_seed(seed_of("dropout", self.config.seed, step, part.number))
             with autocast(self.precision, self.device), self._compiled_for(part.rows):
@@ -91,11 +95,27 @@ class Learner:
             torch.autograd.backward(loss.sum * (scale / count))
             self.weights.collect_gradients()
             total += loss.sum.detach()
+            for name, pair in loss.metrics.items():
+                found = torch.stack([torch.as_tensor(value, device=self.device).float() for value in pair]).detach()
+                told[name] = told[name] + found if name in told else found
+        self.told = self._told_by_all(told)
         self.world.sum_gradients(self.trained)
         gradients = self._gradients()
         if self.scaler:
             torch._foreach_mul_(gradients, 1 / scale)
         return self.world.sum(total), torch.nn.utils.get_total_norm(gradients)
+
+    def _told_by_all(self, told: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Added up over the processes, under the names that any of them knew at its first update."""
+        if self.world.size == 1:
+            return told
+        if self._names is None:
+            self._names = self.world.names(told)
+        if not self._names:
+            return {}
+        nothing = torch.zeros(2, device=self.device)
+        total = self.world.sum(torch.stack([told.get(name, nothing) for name in self._names]))
+        return dict(zip(self._names, total, strict=True))
 
     def _compiled_for(self, rows: int) -> AbstractContextManager[object]:
         """Parts that are cut short run as they are: code compiled for one of them would be used once an epoch."""

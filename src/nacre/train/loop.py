@@ -158,12 +158,17 @@ class Trainer:
         factor = rate_factor(done, self.config)
         self.rate = factor * self.config.lr
         loss, norm = self.learner.update(self.step, parts, agreed.count, factor)
-        self.meter.add(self.step, loss, agreed.count, norm)
+        self.meter.add(self.step, loss, agreed.count, norm, self.learner.told)
         if self.device.type == "cpu":
-            self.meter.check()
+            self._check(self.step + 1)
         self.tokens += agreed.tokens
         self.slots += agreed.slots
         self.empty_steps += agreed.count == 0
+
+    def _check(self, step: int) -> None:
+        """Raises TrainingError when the run cannot or should not go on; a GPU is waited for."""
+        self.meter.check()
+        self.task.objective.watch(step)
 
     def _after_step(self) -> None:
         self.step += 1
@@ -189,6 +194,7 @@ class Trainer:
 
     def _log(self) -> None:
         """Adds a row to the history and reports it, with speed and memory, which are no part of the history."""
+        self._check(self.step)
         row = {**self.meter.read(), "lr": self.rate, "tokens": self.tokens}
         self.history.append({"step": self.step, **row})
         now = time.monotonic()
@@ -232,7 +238,7 @@ class Trainer:
 
     def _save(self) -> Path:
         """Writes a checkpoint of everything that the rest of the run depends on."""
-        self.meter.check()
+        self._check(self.step)
         if self.saved_at != self.step and self.world.leads:
             self.checkpoints.save(self.step, self._state())
         self.world.wait()

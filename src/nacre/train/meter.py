@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nacre.errors import TrainingError
@@ -19,13 +21,16 @@ class Meter:
     norms: list[Tensor | float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    told: dict[str, Tensor] = field(default_factory=dict)  # metrics of the objective: (sum, count) by name
     _checked: int = 0
 
-    def add(self, step: int, loss: Tensor, count: int, norm: Tensor) -> None:
+    def add(self, step: int, loss: Tensor, count: int, norm: Tensor, told: Mapping[str, Tensor] | None = None) -> None:
         self.steps.append(step)
         self.losses.append(loss)
         self.counts.append(count)
         self.norms.append(norm)
+        for name, pair in (told or {}).items():
+            self.told[name] = self.told[name].to(pair.device) + pair if name in self.told else pair
 
     def check(self) -> None:
         """Raises TrainingError that names the first step whose loss or gradient is not finite."""
@@ -41,17 +46,20 @@ class Meter:
         self._checked = len(self.steps)
 
     def read(self) -> dict[str, float]:
-        """Mean loss per trained token or row, and the mean gradient norm; then starts anew."""
+        """Mean loss per trained token or row, mean gradient norm, what the objective tells; then starts anew."""
         self.check()
         count = sum(self.counts)
         row = {
             "loss": math.fsum(float(loss) for loss in self.losses) / max(1, count),
             "grad_norm": math.fsum(float(norm) for norm in self.norms) / len(self.norms),
         }
-        self.load_state_dict({"steps": [], "losses": [], "norms": [], "counts": []})
+        for name, pair in self.told.items():
+            value, n = pair.tolist()
+            row[name] = value / n if n else math.nan
+        self.load_state_dict({"steps": [], "losses": [], "norms": [], "counts": [], "told": {}})
         return row
 
-    def state_dict(self) -> dict[str, list[Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """The sums so far as numbers: a resumed run then reports the same means."""
         self.check()
         return {
@@ -59,9 +67,11 @@ class Meter:
             "losses": [float(loss) for loss in self.losses],
             "norms": [float(norm) for norm in self.norms],
             "counts": list(self.counts),
+            "told": {name: pair.tolist() for name, pair in self.told.items()},
         }
 
-    def load_state_dict(self, state: dict[str, list[Any]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps, self.counts = list(state["steps"]), list(state["counts"])
         self.losses, self.norms = list(state["losses"]), list(state["norms"])
+        self.told = {name: torch.tensor(pair, dtype=torch.float32) for name, pair in state["told"].items()}
         self._checked = len(self.steps)

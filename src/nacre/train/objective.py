@@ -126,6 +126,12 @@ class Objective(Protocol[E, B]):
     def predict(self, kernel: Kernel, batch: B) -> Any:
         """What evaluation needs of a batch; each objective says what. Without gradients, on the CPU."""
 
+    def watch(self, step: int) -> None:
+        """Raises TrainingError when the losses so far, to those of `step` (from 1), show that the run has gone astray.
+
+        Called after each step on CPU; on a GPU, which it may wait for, at reports and before checkpoints.
+        """
+
 
 class Predictive(Objective[E, B], Protocol[E, B]):
     """An objective whose loss is one of distributions over tokens or classes, so that these can be compared with a
@@ -153,6 +159,9 @@ class Tallied:
 
     def check(self, kernel: Kernel) -> None:
         del kernel
+
+    def watch(self, step: int) -> None:
+        del step
 
     def arrange(self, examples: Sequence[Any]) -> list[Any]:
         return list(examples)

@@ -66,6 +66,9 @@ class Wrapped:
     def predict(self, kernel: Kernel, batch: Any) -> Any:
         return self.inner.predict(kernel, batch)
 
+    def watch(self, step: int) -> None:
+        self.inner.watch(step)
+
     def loss(self, kernel: Kernel, batch: Any) -> Loss:
         return self.training_loss(kernel, batch) if kernel.training else self.inner.loss(kernel, batch)
 
