@@ -1,0 +1,123 @@
+"""A reference policy: how likely it finds answers, computed once before training and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nacre.errors import TrainingError
+from nacre.kernel import lora
+from nacre.progress import Progress, Silent
+from nacre.train.objectives.answers import Side, Sides, answer_logps
+
+if TYPE_CHECKING:
+    from nacre.kernel.model import Kernel
+
+Collate = Callable[[Sequence[Side]], Sides]
+_BATCHES = 16  # between two writes
+
+
+class Reference:
+    """The policy that answers are compared with: a kernel, with its adapters off where it has some.
+
+    What was computed lies under `folder`, named by the kernel's weights and the answers: a run that was killed goes on
+    behind the last part that was written, to the same values.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        folder: Path | None = None,
+        batch: int = 16,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> None:
+        self.kernel, self.folder, self.batch, self.device = kernel, folder, batch, device
+        self.progress: Progress = progress or Silent()
+
+    @torch.no_grad()
+    def logps(self, sides: Sequence[Side], collate: Collate) -> npt.NDArray[np.float32]:
+        """(N,) the log-probability of each answer in nats, in the order of `sides`."""
+        order = sorted(range(len(sides)), key=lambda row: len(sides[row]))
+        found = np.zeros(len(sides), dtype=np.float32)
+        with _at_rest(self.kernel):
+            file = self._file(sides)
+            done = _read(file, self.batch * _BATCHES, len(sides))
+            for start in range(len(done), len(sides), self.batch * _BATCHES):
+                part = order[start : start + self.batch * _BATCHES]
+                values = [self._scored([sides[row] for row in rows], collate) for rows in _split(part, self.batch)]
+                done = np.concatenate([done, *values])
+                _append(file, np.concatenate(values))
+                self.progress.update(len(done), len(sides), reference=len(done))
+        if not np.isfinite(done).all():
+            raise TrainingError(
+                "the reference finds an answer impossible (its log-probability is not finite)",
+                remedy="give a reference whose weights are finite; one in float16 may need float32",
+            )
+        found[order] = done
+        return found
+
+    def _scored(self, sides: Sequence[Side], collate: Collate) -> npt.NDArray[np.float32]:
+        self.kernel.to(self.device)
+        values, _ = answer_logps(self.kernel, collate(sides).to(self.device))
+        scored: npt.NDArray[np.float32] = values.float().cpu().numpy()
+        return scored
+
+    def _file(self, sides: Sequence[Side]) -> Path | None:
+        """Called while adapters are off: these are then no part of the identity."""
+        if self.folder is None:
+            return None
+        digest = hashlib.blake2b(f"{self.batch}".encode(), digest_size=12)
+        for name, weight in sorted(self.kernel.state_dict().items()):
+            if ".lora_" not in name:
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for side in sides:
+            digest.update(np.array([len(side.source), len(side.target)], np.int64).tobytes())
+            digest.update(side.source.tobytes() + side.target.tobytes())
+        return self.folder / f"reference-{digest.hexdigest()}.f32"
+
+
+def _split(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _read(file: Path | None, part: int, total: int) -> npt.NDArray[np.float32]:
+    """The values of whole parts; what a kill left of another is cut off."""
+    if file is None or not file.is_file():
+        return np.zeros(0, dtype=np.float32)
+    values = np.fromfile(file, dtype=np.float32)
+    whole = total if len(values) >= total else len(values) // part * part
+    os.truncate(file, whole * values.itemsize)
+    return values[:whole]
+
+
+def _append(file: Path | None, values: npt.NDArray[np.float32]) -> None:
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as out:
+        out.write(values.tobytes())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+@contextmanager
+def _at_rest(kernel: Kernel) -> Iterator[None]:
+    training = kernel.training
+    kernel.eval()
+    try:
+        with lora.disabled(kernel):
+            yield
+    finally:
+        kernel.train(training)
