@@ -33,6 +33,7 @@ EXTRAS: dict[str, str] = {
     "uvloop": "serve",
     "httptools": "serve",
     "aiohttp": "serve",
+    "aiohappyeyeballs": "serve",
     "orjson": "serve",
     "starlette": "page",
     "psycopg": "postgres",
