@@ -160,11 +160,11 @@ def test_headers_without_an_end_are_cut_at_their_bound(tmp_path: Path, line: byt
 
     async def check(running: Running, upstream: RawUpstream) -> None:
         status, _, body = await running.post()
-        assert status in (502, 504), body
+        assert (status, json.loads(body)["error"]["code"]) == (502, "no_answer")
         assert sent[0] < 16 * MIB
 
     first = b"" if line.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nX: "
-    through(tmp_path, check, [endless(line, sent, first)], first_byte_s=1.0)
+    through(tmp_path, check, [endless(line * 50, sent, first)])
 
 
 def test_an_event_without_an_end_passes_in_pieces(tmp_path: Path) -> None:
