@@ -224,10 +224,15 @@ class Mock(asyncio.Protocol):
         """A request of a key is under way. It is counted a moment later: a connection that the gateway gives up is
         closed when its event loop comes round, which may be after its next request."""
         self._key, self._serial, serial = key, self._serial + 1, self._serial + 1
-        self._later(0.05, lambda: self._count(serial))
+        self._later(0.25, lambda: self._count(serial, 2))
 
-    def _count(self, serial: int) -> None:
-        if self._key is not None and self._serial == serial:
+    def _count(self, serial: int, rounds: int) -> None:
+        """Counts the request, if it is still under way after some rounds of the loop: they hear what was closed."""
+        if self._key is None or self._serial != serial:
+            return
+        if rounds:
+            self._later(0.001, lambda: self._count(serial, rounds - 1))
+        else:
             self._is_counted = True
             self._billed.count(self._key)
 
