@@ -39,6 +39,9 @@ CATALOGUE: dict[str, str] = {
     "sft_seq2seq": "nacre.train.objectives.sft:SftSeq2Seq",
     "seq2seq": "nacre.train.objectives.seq2seq:Seq2Seq",
     "contrast": "nacre.train.objectives.contrast:Contrast",
+    "reward": "nacre.train.objectives.reward:Reward",
+    "preference": "nacre.train.objectives.preference:Preference",
+    "preference_kto": "nacre.train.objectives.preference:Kto",
 }
 
 

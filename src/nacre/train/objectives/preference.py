@@ -87,6 +87,10 @@ class Preference(Tallied):
         self._start = None if decoder else self._start_token()
         self.health = Health(self.config.patience, self.config.max_fall)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What makes batches, for the workers that do."""
+        return self.__dict__ | {"reference": None}
+
     def _check_kind(self) -> None:
         if self.config.kind == "kto":
             raise ConfigError("kto judges single answers", remedy="use the objective Kto")

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +14,17 @@ import torch
 
 from nacre.errors import TrainingError
 from nacre.kernel import lora
+from nacre.kernel.model import Kernel
 from nacre.progress import Progress, Silent
 from nacre.train.objectives.answers import Side, Sides, answer_logps
-
-if TYPE_CHECKING:
-    from nacre.kernel.model import Kernel
 
 Collate = Callable[[Sequence[Side]], Sides]
 _BATCHES = 16  # between two writes
 
 
 class Reference:
-    """The policy that answers are compared with: a kernel, with its adapters off where it has some.
+    """The policy that answers are compared with: a kernel, with its adapters off where it has some. Where it is not the
+    one that is trained, give what loads it: it is held only while it scores.
 
     What was computed lies under `folder`, named by the kernel's weights and the answers: a run that was killed goes on
     behind the last part that was written, to the same values.
@@ -34,14 +32,14 @@ class Reference:
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Kernel | Callable[[], Kernel],
         *,
         folder: Path | None = None,
         batch: int = 16,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
     ) -> None:
-        self.kernel, self.folder, self.batch, self.device = kernel, folder, batch, device
+        self._kernel, self.folder, self.batch, self.device = kernel, folder, batch, device
         self.progress: Progress = progress or Silent()
 
     @torch.no_grad()
@@ -49,12 +47,15 @@ class Reference:
         """(N,) the log-probability of each answer in nats, in the order of `sides`."""
         order = sorted(range(len(sides)), key=lambda row: len(sides[row]))
         found = np.zeros(len(sides), dtype=np.float32)
-        with _at_rest(self.kernel):
-            file = self._file(sides)
+        kernel = self._kernel if isinstance(self._kernel, Kernel) else self._kernel()
+        with _at_rest(kernel):
+            file = self._file(kernel, sides)
             done = _read(file, self.batch * _BATCHES, len(sides))
             for start in range(len(done), len(sides), self.batch * _BATCHES):
                 part = order[start : start + self.batch * _BATCHES]
-                values = [self._scored([sides[row] for row in rows], collate) for rows in _split(part, self.batch)]
+                values = [
+                    self._scored(kernel, collate([sides[row] for row in rows])) for rows in _split(part, self.batch)
+                ]
                 done = np.concatenate([done, *values])
                 _append(file, np.concatenate(values))
                 self.progress.update(len(done), len(sides), reference=len(done))
@@ -66,18 +67,17 @@ class Reference:
         found[order] = done
         return found
 
-    def _scored(self, sides: Sequence[Side], collate: Collate) -> npt.NDArray[np.float32]:
-        self.kernel.to(self.device)
-        values, _ = answer_logps(self.kernel, collate(sides).to(self.device))
+    def _scored(self, kernel: Kernel, batch: Sides) -> npt.NDArray[np.float32]:
+        values, _ = answer_logps(kernel.to(self.device), batch.to(self.device))
         scored: npt.NDArray[np.float32] = values.float().cpu().numpy()
         return scored
 
-    def _file(self, sides: Sequence[Side]) -> Path | None:
+    def _file(self, kernel: Kernel, sides: Sequence[Side]) -> Path | None:
         """Called while adapters are off: these are then no part of the identity."""
         if self.folder is None:
             return None
         digest = hashlib.blake2b(f"{self.batch}".encode(), digest_size=12)
-        for name, weight in sorted(self.kernel.state_dict().items()):
+        for name, weight in sorted(kernel.state_dict().items()):
             if ".lora_" not in name:
                 digest.update(name.encode())
                 digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
