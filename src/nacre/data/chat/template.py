@@ -212,7 +212,7 @@ class ChatTemplate:
         before = self.template.render([asked]).text
         prompt = self.template.render([asked], answering=True).text
         head, found, closing = self.template.render([asked, answered]).text.partition(_PROBE)
-        if not found or not head.startswith(before):
+        if not found or not head.startswith((before, prompt)):
             raise _unmarked(self.name, "does not write answers as they are")
         if prompt == before and head[len(before) :].strip():
             raise _unmarked(self.name, "does not say where an answer begins (add_generation_prompt changes nothing)")
