@@ -68,7 +68,8 @@ Kind = Literal["conversations", "preference pairs", "judged answers"]
 
 @dataclass(frozen=True)
 class Format:
-    """A dialect: what it is called, the fields that make it (alternatives in a tuple), how its rows are read."""
+    """A dialect: what it is called, the fields that make it (alternatives in a tuple, the most telling field first),
+    how its rows are read."""
 
     name: str
     needs: tuple[tuple[str, ...], ...]
@@ -241,9 +242,9 @@ def kind_of(row: Row) -> tuple[Kind, Format]:
             if all(one.has(row)):
                 return kind, one
     everything = [one for formats in _KINDS.values() for one in formats]
-    nearest = max(everything, key=lambda one: (sum(one.has(row)) / len(one.needs), sum(one.has(row))))
+    nearest = max(everything, key=lambda one: (one.has(row)[0], sum(one.has(row)) / len(one.needs)))
     given = ", ".join(map(repr, row)) or "(none)"
-    if not any(nearest.has(row)):
+    if not nearest.has(row)[0]:
         known = "; ".join(f"{one.name}: {_spelled(one)}" for one in everything)
         raise DataError(f"the fields {given} are of no known format", remedy=f"known: {known}")
     lacking = [names for names, there in zip(nearest.needs, nearest.has(row), strict=True) if not there]
@@ -329,8 +330,8 @@ def _either(names: Sequence[str]) -> str:
 def _messages(given: Any) -> list[Message]:
     if not isinstance(given, list) or not given:
         bad("the turns are no list" if not isinstance(given, list) else "no turns")
-    ours = isinstance(given[0], Mapping) and "role" in given[0]
-    return [message_of(one) if ours else message_of(one, "from", "value") for one in given]
+    theirs = isinstance(given[0], Mapping) and "from" in given[0]
+    return [message_of(one, "from", "value") if theirs else message_of(one) for one in given]
 
 
 def _with_system(row: Row, turns: list[Message]) -> list[Message]:
