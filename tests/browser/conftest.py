@@ -6,6 +6,7 @@ fails the test in which it happened.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,17 +15,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from page_kit import HOSTILE, put
 from page_store import begin_run, ladder_result, put_audit, put_ladder, put_models, put_rungs
-from scripted_upstream import Upstream, scripted
+from scripted_upstream import Received, Sent, Upstream, echo, scripted
 
+from nacre.ladder.result import LadderResult
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lineage.store import Store
+from nacre.lineage.workspace import lock
 
 CHROMIUM = os.environ.get("NACRE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -77,9 +80,19 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def upstream() -> Iterator[Upstream]:
-    """A model that says again what it was told, hostile texts included."""
-    with scripted() as running:
+    """A model that says again what it was told, hostile texts included, and cites a passage."""
+    with scripted(default=echo_with_citation) as running:
         yield running
+
+
+def echo_with_citation(received: Received) -> Sent:
+    """The last message again; in a stream with the passage that it rests on."""
+    sent = echo(received)
+    if received.body.get("stream"):
+        cited = {"id": "x", "choices": [], "citations": [{"title": HOSTILE, "source": "kb/refunds.md", "page": 3,
+                 "start": 10, "end": 40, "score": 0.75, "text": f"Refunds take a week. {HOSTILE}"}]}  # fmt: skip
+        sent.body = sent.body.replace(b"data: [DONE]", f"data: {json.dumps(cited)}\n\ndata: [DONE]".encode())
+    return sent
 
 
 @pytest.fixture(scope="package")
@@ -89,7 +102,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Store
     store = Store(folder / "home")
     put_models(store)
     put_rungs(store)
-    put_ladder(store, ladder_result())
+    put_ladder(store, with_a_rung_to_try(ladder_result()))
     put_ladder(store, ladder_result(created="2026-01-03T00:00:00+00:00", metric=HOSTILE))
     put_ladder(store, ladder_result("zh"), "ladder/客服/report")
     put_audit(store, "desk/tuned@1", "desk/base@1", f"/elsewhere/{HOSTILE}", text=f"depths {HOSTILE} {{{{ 7*7 }}}}")
@@ -98,9 +111,17 @@ def store(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Store
     return store
 
 
+def with_a_rung_to_try(result: LadderResult) -> LadderResult:
+    """The ladder with an engine that answers as its second tier."""
+    rows = tuple(replace(row, lineage="desk/echo@1") if row.name == "relay" else row for row in result.rows)
+    return replace(result, rows=rows)
+
+
 @pytest.fixture(scope="package")
-def log(store: Store) -> Path:
-    return begin_run(store)
+def log(store: Store) -> Iterator[Path]:
+    """The log of a step under way: this process holds its lock, as whoever works at it does."""
+    with lock(store, "desk/training", lambda holder: None):
+        yield begin_run(store)
 
 
 @pytest.fixture(scope="package")
@@ -122,6 +143,7 @@ def locked(store: Store, log: Path, upstream: Upstream, tmp_path_factory: pytest
         encoding="utf-8",
     )
     keys = KeyStore(folder / "gateway.db")
+    keys.create("first", is_admin=True)
     with started(store, "serve", str(config), "--store", str(store.root)) as url:
         yield Site(url, store, log, keys)
     keys.close()
