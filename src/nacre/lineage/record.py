@@ -19,7 +19,7 @@ from nacre.lineage.durable import write_atomic
 KINDS = ("dataset", "tokenizer", "model", "report", "predictions", "engine", "prompt", "index", "rung")
 RELATIONS = (
     "calls", "indexes", "trained_on", "finetuned_from", "distilled_from", "quantized_from", "pruned_from",
-    "merged_from", "tokenized_by", "made_from", "evaluated_on", "evaluates",
+    "merged_from", "aligned_with", "tokenized_by", "made_from", "evaluated_on", "evaluates",
 )  # fmt: skip
 # witnessed: Nacre ran the step; declared: a card or config says so; inferred: an audit concluded it; none: nobody said.
 BASES = ("witnessed", "declared", "inferred", "none")

@@ -41,6 +41,8 @@ STAGES: dict[str, str] = {
     "tune.causal": "nacre.tiers.tune.stages:causal",
     "tune.classify": "nacre.tiers.tune.stages:classify",
     "tune.images": "nacre.tiers.tune.stages:images",
+    "tune.preference": "nacre.tiers.tune.preferring:preference",
+    "tune.reward": "nacre.tiers.tune.preferring:reward",
     "tune.seq2seq": "nacre.tiers.tune.stages:seq2seq",
     "tune.solve": "nacre.tiers.tune.stages:solve",
     "tune.sft": "nacre.tiers.tune.conversation:sft",

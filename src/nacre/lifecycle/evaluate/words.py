@@ -129,6 +129,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "quantized_from": ("quantized from", "量化自"),
     "pruned_from": ("pruned from", "剪枝自"),
     "merged_from": ("merged from", "合并自"),
+    "aligned_with": ("aligned with", "对齐参照"),
     "tokenized_by": ("tokenized by", "分词器"),
     "made_from": ("made from", "制作自"),
     "evaluated_on": ("evaluated on", "评测数据"),
