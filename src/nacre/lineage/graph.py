@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,10 +50,8 @@ class Node:
     disputed: str = ""
 
     def walk(self) -> Iterator[Node]:
-        """This node and everything it stands on; a node reached twice comes twice."""
-        yield self
-        for parent in self.parents:
-            yield from parent.walk()
+        """This node and everything it stands on; a node reached twice comes twice, what it stands on once."""
+        return _walk(self, stops=())
 
     def all_warnings(self) -> list[Finding]:
         """Every warning once, in the order of the walk, and the licences that reach the root."""
@@ -249,10 +247,19 @@ def _licence_warnings(root: Node) -> Iterator[Finding]:
 
 
 def _content(node: Node) -> Iterator[Node]:
-    yield node
-    for parent in node.parents:
-        if parent.relation not in LICENCE_STOPS:
-            yield from _content(parent)
+    """The node and what it stands on by content: not what it was measured with."""
+    return _walk(node, stops=LICENCE_STOPS)
+
+
+def _walk(root: Node, stops: Sequence[str]) -> Iterator[Node]:
+    """In the order of the tree, each artifact unfolded once: there may be exponentially many ways to reach one."""
+    pending, unfolded = [root], set()
+    while pending:
+        node = pending.pop()
+        yield node
+        if node.parents and (node.ref, node.digest) not in unfolded:
+            unfolded.add((node.ref, node.digest))
+            pending += [parent for parent in reversed(node.parents) if parent.relation not in stops]
 
 
 def _below(node: Node) -> set[str]:
