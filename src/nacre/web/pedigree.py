@@ -66,11 +66,6 @@ class Bond:
     label_at: tuple[float, float] | None = None
     has_room: bool = False  # for a second line of label
 
-    @property
-    def state(self) -> str:
-        """How it is drawn: `witnessed`, `declared`, `inferred`, or `disputed`, which outdoes the others."""
-        return "disputed" if self.disputed else self.how
-
 
 @dataclass(frozen=True)
 class Line:
@@ -109,7 +104,8 @@ class Pedigree:
     @property
     def states(self) -> list[str]:
         """The ways in which edges are drawn here, for the legend."""
-        return [one for one in (*_SURENESS, "disputed") if any(bond.state == one for bond in self.bonds)]
+        used = {bond.how for bond in self.bonds} | {"disputed" for bond in self.bonds if bond.disputed}
+        return [one for one in (*_SURENESS, "disputed") if one in used]
 
 
 def pedigree(root: Node, here: Collection[str]) -> Pedigree:
@@ -232,11 +228,11 @@ def _place_labels(bonds: list[Bond], layout: Layout) -> None:
         told: set[tuple[tuple[str, ...], str]] = set()
         last = -1e9
         for y, bond in group:
-            if y - last < _LABEL_ROOM or ((bond.relations, bond.state) in told and not bond.audit):
+            if y - last < _LABEL_ROOM or ((bond.relations, bond.how + bond.disputed) in told and not bond.audit):
                 continue
             bond.label_at = (round(bond.parent.x + SIZES.width + 8, 1), round(y - 5, 1))
             bond.has_room = len(group) == 1
-            told.add((bond.relations, bond.state))
+            told.add((bond.relations, bond.how + bond.disputed))
             last = y
 
 

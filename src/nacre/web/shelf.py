@@ -14,7 +14,7 @@ from typing import Any
 from nacre.errors import IntegrityError, NacreError
 from nacre.lineage.digest import LOGS_NAME, RECORD_NAME
 from nacre.lineage.record import Record
-from nacre.lineage.store import Store
+from nacre.lineage.store import Resolved, Store
 
 LOG = f"{LOGS_NAME}/metrics.jsonl"
 # The figure that says most of an artifact, the first that its record has.
@@ -141,6 +141,30 @@ def require_sound(record: Record) -> None:
 
 def _are_texts(values: object) -> bool:
     return isinstance(values, Mapping) and all(isinstance(one, str) for one in values.values())
+
+
+class Snapshot(Store):
+    """A store looked at once, for one request: a trace asks for the same folders and records at every step."""
+
+    def __init__(self, store: Store) -> None:
+        self.__dict__.update(store.__dict__)  # with its resolvers and the hashes it knows
+        self._names: list[str] | None = None
+        self._versions: dict[str, list[int]] = {}
+        self._found: dict[tuple[str, int], Resolved] = {}
+
+    def names(self) -> list[str]:
+        self._names = super().names() if self._names is None else self._names
+        return self._names
+
+    def versions(self, name: str) -> list[int]:
+        if name not in self._versions:
+            self._versions[name] = super().versions(name)
+        return self._versions[name]
+
+    def get(self, name: str, version: int) -> Resolved:
+        if (name, version) not in self._found:
+            self._found[name, version] = super().get(name, version)
+        return self._found[name, version]
 
 
 def shelf_of(store: Store) -> Shelf:

@@ -26,7 +26,7 @@ from nacre.web.paging import Pages
 from nacre.web.pedigree import SIZES, pedigree
 from nacre.web.rendering import Links, render
 from nacre.web.samples import samples, steps_of
-from nacre.web.shelf import Entry, children, require_sound, shelf_of
+from nacre.web.shelf import Entry, Snapshot, children, require_sound, shelf_of
 
 CARD = "README.md"
 _A_PAGE = 200
@@ -69,7 +69,7 @@ def index(request: Request) -> Response:
 
 def one(request: Request) -> Response:
     """One artifact; `?verify=1` reads every byte of it and of its ancestors again."""
-    store, ref = page_of(request).store, str(request.path_params["ref"])
+    store, ref = Snapshot(page_of(request).store), str(request.path_params["ref"])
     entries = shelf_of(store).entries()
     try:
         found = store.artifact(ref)
@@ -99,7 +99,7 @@ def one(request: Request) -> Response:
 
 def changes(request: Request) -> Response:
     """What differs in the making of two artifacts, and their metrics side by side; `?from=` names the older one."""
-    store, ref = page_of(request).store, str(request.path_params["ref"])
+    store, ref = Snapshot(page_of(request).store), str(request.path_params["ref"])
     new = store.artifact(ref)
     old = store.artifact(request.query_params.get("from") or _one_before(store, new))
     assert old.record is not None  # artifacts of the store have one
@@ -122,7 +122,7 @@ def record_file(request: Request) -> Response:
 
 def card(request: Request) -> Response:
     """The model card, as `nacre card` writes it."""
-    store = page_of(request).store
+    store = Snapshot(page_of(request).store)
     text = model_card(trace(store, store.artifact(str(request.path_params["ref"])).ref))
     return PlainTextResponse(text, headers={"content-disposition": f'inline; filename="{CARD}"'})
 
