@@ -180,6 +180,14 @@ def address_in(said: Path, process: subprocess.Popen[bytes]) -> str:
 Open = Callable[..., Tab]
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = os.environ.get("NACRE_SCREENSHOTS")
+    made = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
 @pytest.fixture
 def tab(browser: Any, site: Site) -> Iterator[Open]:
     """Opens watched tabs: `tab()`, `tab(site=locked, locale="zh-CN", color_scheme="dark", viewport=...)`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from conftest import Open, Site
@@ -43,7 +45,9 @@ def test_in_its_frame_a_report_reaches_nothing_around_it(tab: Open, site: Site) 
 
 
 @pytest.mark.parametrize("path", ["/ladders/ladder/desk/report@1", "/audits/audit/desk/tuned@1"])
-def test_a_report_in_its_frame_speaks_the_language_and_has_the_theme_of_the_page(tab: Open, path: str) -> None:
+def test_a_report_in_its_frame_speaks_the_language_and_has_the_theme_of_the_page(
+    tab: Open, pictures: Path, path: str
+) -> None:
     page = (one := tab(locale="zh-CN", color_scheme="light")).page
     one.go("/settings?theme=dark&back=" + path)
     frame = page.frame_locator("iframe.report")
@@ -51,5 +55,7 @@ def test_a_report_in_its_frame_speaks_the_language_and_has_the_theme_of_the_page
     inner = page.frames[1]
     colours = [where.evaluate("getComputedStyle(document.body).backgroundColor") for where in (page, inner)]
     assert colours[0] == colours[1] == "rgb(20, 23, 26)"
+    page.locator("iframe.report").scroll_into_view_if_needed()
+    page.screenshot(path=pictures / f"frame{path.replace('/', '-')}-zh-dark-1280.png")
     frame.locator("nav a").last.click()  # contents lead to a section, inside the frame
     assert page.url.endswith(path)
