@@ -14,7 +14,15 @@ from nacre.cli.main import OBJECTS, VERBS
 from nacre.cli.parser import VerbParser
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/ladder.md", "docs/audit.md", "docs/serve.md"]
+PAGES = [
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    "docs/ladder.md",
+    "docs/audit.md",
+    "docs/serve.md",
+    "docs/page.md",
+]
 
 
 def shown_commands() -> list[tuple[str, str]]:
