@@ -56,6 +56,7 @@ def test_a_report_in_its_frame_speaks_the_language_and_has_the_theme_of_the_page
     colours = [where.evaluate("getComputedStyle(document.body).backgroundColor") for where in (page, inner)]
     assert colours[0] == colours[1] == "rgb(20, 23, 26)"
     page.locator("iframe.report").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # a process of its own paints it
     page.screenshot(path=pictures / f"frame{path.replace('/', '-')}-zh-dark-1280.png")
     frame.locator("nav a").last.click()  # contents lead to a section, inside the frame
     assert page.url.endswith(path)
