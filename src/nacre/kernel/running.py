@@ -15,7 +15,7 @@ from torch import Tensor
 from nacre.errors import ConfigError, DataError
 from nacre.kernel.cache import Cache
 from nacre.kernel.model import Kernel
-from nacre.kernel.sampling import SamplingConfig, choose
+from nacre.kernel.sampling import SamplingConfig, draw
 
 Stopped = Literal["end", "stop", "length", "context"]
 Decode = Callable[[list[int]], str]
@@ -45,7 +45,8 @@ class Generated:
     """What was written: `ids` without prompt and without the end token; `text` when a decoder of ids was given.
 
     `log_probabilities` are the kernel's own (before temperature and truncation), one per drawn token, the end token
-    included. `stopped` is `end` (the end token), `stop` (a stop string), `length` (max_new_tokens) or `context` (the
+    included; `drawn_log_probabilities` those of the distribution that the tokens were drawn from. `stopped` is `end`
+    (the end token), `stop` (a stop string), `length` (max_new_tokens) or `context` (the
     kernel has no further positions).
     """
 
@@ -53,6 +54,7 @@ class Generated:
     text: str | None
     log_probabilities: list[float]
     stopped: Stopped
+    drawn_log_probabilities: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,14 @@ class _Text:
     config: GenerationConfig
     rng: torch.Generator
     log_probabilities: list[float] = field(default_factory=list)
+    drawn_log_probabilities: list[float] = field(default_factory=list)
 
     @property
     def written(self) -> list[int]:
         return self.seen[self.prompt :]
+
+    def ended(self, stopped: Stopped, text: str | None) -> Generated:
+        return Generated(self.written, text, self.log_probabilities, stopped, self.drawn_log_probabilities)
 
 
 class Running:
@@ -154,12 +160,12 @@ class Running:
             return []
         with torch.inference_mode():
             logits = self._ready()
-            chosen = self._choose(logits)
+            chosen, drawn_from = self._choose(logits)
             own = logits.float().log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
             self._logits = None
             drawn = [
-                self._take(text, token, value)
-                for text, token, value in zip(self._texts, chosen.tolist(), own.tolist(), strict=True)
+                self._take(text, *one)
+                for text, *one in zip(self._texts, chosen.tolist(), own.tolist(), drawn_from.tolist(), strict=True)
             ]
             self.leave({one.number for one in drawn if one.done is not None})
         return drawn
@@ -211,21 +217,24 @@ class Running:
             self._logits = self.kernel.lm_logits(hidden[:, -1])
         return self._logits
 
-    def _choose(self, logits: Tensor) -> Tensor:
-        """The next token of each text, (B,), by the rules that each asked for."""
+    def _choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The next token of each text, (B,), by the rules that each asked for, and how likely these made it, (B,)."""
         draws = torch.stack([torch.rand((), generator=text.rng, dtype=torch.float64) for text in self._texts])
         groups: dict[SamplingConfig, list[int]] = {}
         for row, text in enumerate(self._texts):
             groups.setdefault(text.config.sampling, []).append(row)
         if len(groups) == 1:
-            return choose(logits, [text.seen for text in self._texts], self._texts[0].config.sampling, draws)
+            return draw(logits, [text.seen for text in self._texts], self._texts[0].config.sampling, draws)
         chosen = torch.empty(len(self._texts), dtype=torch.long, device=logits.device)
+        likely = torch.empty(len(self._texts), dtype=torch.float64, device=logits.device)
         for sampling, rows in groups.items():
-            chosen[rows] = choose(logits[rows], [self._texts[row].seen for row in rows], sampling, draws[rows])
-        return chosen
+            seen = [self._texts[row].seen for row in rows]
+            chosen[rows], likely[rows] = draw(logits[rows], seen, sampling, draws[rows])
+        return chosen, likely
 
-    def _take(self, text: _Text, token: int, value: float) -> Drawn:
-        text.log_probabilities.append(value)
+    def _take(self, text: _Text, token: int, own: float, drawn: float) -> Drawn:
+        text.log_probabilities.append(own)
+        text.drawn_log_probabilities.append(drawn)
         done = self._finish(text, token)
         heard = done is None or done.stopped in ("length", "context")
         return Drawn(text.number, token if heard else None, done)
@@ -242,7 +251,7 @@ class Running:
         if stopped is None and answer is not None:
             cuts = [place for one in text.config.stop if (place := answer.find(one)) >= 0]
             if cuts:
-                return Generated(text.written, answer[: min(cuts)], text.log_probabilities, "stop")
+                return text.ended("stop", answer[: min(cuts)])
         if stopped is None and len(text.written) >= text.config.max_new_tokens:
             stopped = "length"
         bounded = config.position in ("learned", "rotary") and config.layout != "encoder-decoder"
@@ -251,7 +260,7 @@ class Running:
         if stopped is None:
             return None
         whole = self.decode(text.written) if self.decode is not None else None
-        return Generated(text.written, whole, text.log_probabilities, stopped)
+        return text.ended(stopped, whole)
 
 
 def _text(asked: Asked, seen: list[int]) -> _Text:

@@ -44,19 +44,32 @@ def _require(holds: bool, name: str, value: object, wanted: str) -> None:
 
 
 def choose(logits: Tensor, seen: Sequence[Sequence[int]], config: SamplingConfig, draws: Tensor) -> Tensor:
-    """The next token of each text, (B,) int64.
+    """The next token of each text, (B,) int64: `draw` without the log-probabilities."""
+    return draw(logits, seen, config, draws)[0]
+
+
+def draw(logits: Tensor, seen: Sequence[Sequence[int]], config: SamplingConfig, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The next token of each text, (B,) int64, and its log-probability (B,) float64 in the distribution it was drawn
+    from: after penalty, temperature and truncations; 0 where the choice was greedy.
 
     `logits` (B, V) of any precision; `seen` the ids of each text so far; `draws` (B,) float64 uniform in [0, 1), one
     per text, so that a text's tokens do not depend on its neighbours in the batch.
     """
     logits = penalise(logits.double(), seen, config.repetition_penalty)
     if config.temperature == 0:
-        return logits.argmax(dim=-1)
+        chosen = logits.argmax(dim=-1)
+        return chosen, torch.zeros_like(chosen, dtype=torch.float64)
+    probabilities = truncated(logits, config).softmax(dim=-1)
+    chosen = _draw(probabilities, draws)
+    return chosen, probabilities.gather(-1, chosen.unsqueeze(-1)).squeeze(-1).log()
+
+
+def truncated(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Logits (B, V) over the temperature, which is above 0, and minus infinity for what the truncations exclude."""
     logits = logits / config.temperature
     logits = keep_top_k(logits, config.top_k)
     logits = keep_top_p(logits, config.top_p)
-    logits = keep_min_p(logits, config.min_p)
-    return _draw(logits.softmax(dim=-1), draws)
+    return keep_min_p(logits, config.min_p)
 
 
 def penalise(logits: Tensor, seen: Sequence[Sequence[int]], penalty: float) -> Tensor:

@@ -126,6 +126,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "trained_on": ("trained on", "训练数据"),
     "finetuned_from": ("fine-tuned from", "微调自"),
     "distilled_from": ("distilled from", "蒸馏自"),
+    "aligned_with": ("aligned with", "对齐依据"),
     "quantized_from": ("quantized from", "量化自"),
     "pruned_from": ("pruned from", "剪枝自"),
     "merged_from": ("merged from", "合并自"),

@@ -27,6 +27,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "relation_trained_on": ("trained on", "训练数据"),
     "relation_finetuned_from": ("fine-tuned from", "微调自"),
     "relation_distilled_from": ("distilled from", "蒸馏自"),
+    "relation_aligned_with": ("aligned with", "对齐依据"),
     "relation_quantized_from": ("quantized from", "量化自"),
     "relation_pruned_from": ("pruned from", "剪枝自"),
     "relation_merged_from": ("merged from", "合并自"),
