@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientTimeout
 from gateway_kit import Running, config_for, gateway_at, upstream_model
 from raw_upstream import RawUpstream, Step, answers, bytes_only, raw_upstream, streams
 
@@ -276,3 +277,28 @@ def test_keys_can_be_required_on_loopback(tmp_path: Path) -> None:
         assert (await running.post())[0] == 401
 
     through(tmp_path, check, keys=KeysConfig(required=True))
+
+
+def test_leaving_early_and_a_restart_do_not_get_round_a_budget(tmp_path: Path) -> None:
+    """An answer that nobody waited for may be billed: a key's budget is charged as estimated, also after a restart."""
+
+    async def run() -> None:
+        keys = KeyStore(tmp_path / "gateway.db")
+        secret = keys.create("poor", allowance=Allowance(tokens=700)).secret
+        keys.close()
+        hello = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 500}
+        async with raw_upstream([bytes_only(30.0), answers()]) as upstream:
+            config = config_for(m=upstream_model(upstream.url))
+            headers = {"authorization": f"Bearer {secret}"}
+            async with gateway_at(tmp_path, config) as running:
+                with pytest.raises(TimeoutError):
+                    await ask(running, "POST", CHAT_AT, json=hello, headers=headers, timeout=ClientTimeout(0.3))
+                entry = await running.entry()
+                assert (entry.outcome, entry.prompt_tokens, entry.money) == ("client_left", None, None)
+                assert entry.estimated_tokens is not None
+                assert 500 <= entry.estimated_tokens < 700
+            async with gateway_at(tmp_path, config) as running:
+                status, _, body = await ask(running, "POST", CHAT_AT, json=hello, headers=headers)
+        assert (status, body["error"]["code"]) == (402, "budget_tokens")
+
+    asyncio.run(run())

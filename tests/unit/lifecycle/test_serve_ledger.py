@@ -70,7 +70,7 @@ def test_flushed_entries_are_in_the_database_as_they_were(tmp_path: Path) -> Non
         database = connect(tmp_path / "gateway.db")
         row = database.rows("SELECT * FROM entries")[0]
         assert row == (
-            "a", DAY, "key_a", "chat", "fast", None, "ok", 200, 10, 5, "upstream", 15, None, 0.5, 0.1, 1, 3,
+            "a", DAY, "key_a", "chat", "fast", None, "ok", 200, 10, 5, "upstream", 15, None, 0.5, 0.1, 1, 3, None, None,
         )  # fmt: skip
         database.close()
         await kept.close()

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import sqlite3
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from nacre.lifecycle.serve.state.database import connect
 from nacre.lifecycle.serve.state.keys import KeyStore
 from nacre.lifecycle.serve.state.ledger import StoredLedger
 from nacre.lifecycle.serve.state.pricing import PriceList
-from nacre.lifecycle.serve.state.usage import csv_text, disagrees, forget, spent, sums
+from nacre.lifecycle.serve.state.usage import Spent, csv_text, disagrees, forget, spent, sums
 
 DAY = 1_795_305_600.0  # 2026-11-22 00:00 UTC
 PRICES = PriceList(
@@ -302,3 +303,30 @@ def test_deleting_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
         assert "remedy: " in capsys.readouterr().err
     assert main([*words, "--json"]) == 0
     assert sum(row["requests"] for row in json.loads(capsys.readouterr().out)["rows"]) == 48
+
+
+def test_what_stays_unknown_is_charged_to_the_budget_and_to_no_sum(tmp_path: Path) -> None:
+    left = entry("b", prompt_tokens=None, completion_tokens=None, money=None, outcome="client_left")
+    path = stored(tmp_path, entry("a"), replace(left, estimated_tokens=600, estimated_money=0.5))
+    database = connect(path)
+    assert spent(database, "key_a") == Spent(15 + 600, pytest.approx(0.25 + 0.5))  # type: ignore[arg-type]
+    (row,) = sums(database, ())
+    assert (row["tokens"], row["money"], row["known_money"], row["uncounted"]) == (15, None, 0.25, 1)
+    assert forget(database, DAY + 10 * 86400) == 2
+    assert spent(database, "key_a") == Spent(615, pytest.approx(0.75))  # type: ignore[arg-type]
+    database.close()
+
+
+def test_a_database_of_version_1_is_raised(tmp_path: Path) -> None:
+    path = stored(tmp_path, entry("a"))
+    with sqlite3.connect(path) as connection:
+        for table in ("entries", "past"):
+            for column in ("estimated_tokens", "estimated_money"):
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("UPDATE counters SET value = 1 WHERE name = 'schema'")
+    connection.close()
+    both = [connect(path), connect(path)]
+    assert spent(both[1], "key_a") == Spent(15, 0.25)
+    for database in both:
+        database.close()
+    stored(tmp_path, entry("b", estimated_tokens=7))

@@ -145,7 +145,10 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger: who asked for what, what it used and how it ended. Never a text."""
+    """One line of the ledger: who asked for what, what it used and how it ended. Never a text.
+
+    `estimated_*`: what its budget was charged with where the usage stayed unknown; in no sum of usage.
+    """
 
     id: str
     at: float
@@ -164,6 +167,8 @@ class Entry:
     first_token_s: float | None = None
     cached: bool = False
     masked: int = 0
+    estimated_tokens: int | None = None
+    estimated_money: float | None = None
 
 
 class Ledger(Protocol):

@@ -94,6 +94,7 @@ class Passage:
     models: tuple[Backend, ...] = ()  # behind the name that was asked for, in their order
     reply: Reply | None = None
     reservation: Reservation | None = None
+    estimate: tuple[int | None, float | None] = (None, None)  # what was reserved: tokens, money
     covered: Covered | None = None
     outcome: Outcome = "failed"
     status: int = 500
@@ -189,6 +190,7 @@ class Gateway:
             written = 0
         money = self.parts.prices.estimate(first.name, read, written, embedding=call.route == "embeddings")
         passage.reservation = await self.parts.limits.reserve(call.caller, read + written, money)
+        passage.estimate = read + written, money
 
     async def end(self, passage: Passage) -> None:
         """Settles and enters a request, however it ended; once. Entered even where settling fails."""
@@ -201,7 +203,7 @@ class Gateway:
             if passage.reservation is not None:
                 await passage.reservation.settle(tokens, money)
         finally:
-            entry = entry_of(passage, money, seconds)
+            entry = entry_of(passage, money, tokens, seconds)
             self.parts.ledger.enter(entry)
             self.parts.meters.ended(entry)
 
@@ -243,8 +245,8 @@ class Gateway:
         await self._closing.aclose()
 
 
-def entry_of(passage: Passage, money: float | None, seconds: float) -> Entry:
-    """The line of the ledger for a request that has ended."""
+def entry_of(passage: Passage, money: float | None, tokens: int | None, seconds: float) -> Entry:
+    """The line of the ledger for a request that has ended; None is a usage that stays unknown."""
     call, reply = passage.call, passage.reply
     usage = reply.usage if reply is not None else Usage()
     ours = [one for one in usage.ours or () if one is not None]
@@ -254,6 +256,7 @@ def entry_of(passage: Passage, money: float | None, seconds: float) -> Entry:
         usage.prompt, usage.completion, usage.counted_by, sum(ours) if ours else None, money, seconds,
         passage.first_token_s, reply.cached if reply else False,
         passage.covered.found if passage.covered is not None else 0,
+        passage.estimate[0] if tokens is None else None, passage.estimate[1] if money is None else None,
     )  # fmt: skip
 
 

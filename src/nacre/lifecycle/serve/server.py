@@ -74,7 +74,7 @@ class _Gathering:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on headers: their bytes, their number, and the seconds until they are whole; and on
+    """uvicorn's protocol with limits on headers (their bytes, their number, the seconds until they are whole), and on
     clients that do not read their answer, which would otherwise hold their place for ever."""
 
     bounds = Bounds()

@@ -23,7 +23,7 @@ from nacre.lineage.store import default_root
 if TYPE_CHECKING:
     import psycopg
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PATIENCE_S = 5.0
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)",
@@ -36,19 +36,28 @@ _SCHEMA = (
         id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, route TEXT NOT NULL, asked TEXT NOT NULL,
         served TEXT, outcome TEXT NOT NULL, status INTEGER NOT NULL, prompt_tokens BIGINT, completion_tokens BIGINT,
         counted_by TEXT NOT NULL, our_tokens BIGINT, money DOUBLE PRECISION, seconds DOUBLE PRECISION NOT NULL,
-        first_token_s DOUBLE PRECISION, cached INTEGER NOT NULL, masked INTEGER NOT NULL)""",
+        first_token_s DOUBLE PRECISION, cached INTEGER NOT NULL, masked INTEGER NOT NULL,
+        estimated_tokens BIGINT, estimated_money DOUBLE PRECISION)""",
     """CREATE TABLE IF NOT EXISTS past (
         at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
         requests BIGINT NOT NULL, refused BIGINT NOT NULL, cached BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL,
         completion_tokens BIGINT NOT NULL, uncounted BIGINT NOT NULL, disagreeing BIGINT NOT NULL,
         known_money DOUBLE PRECISION NOT NULL, unpriced BIGINT NOT NULL, masked BIGINT NOT NULL,
-        seconds DOUBLE PRECISION NOT NULL)""",  # days (their beginning) whose entries were deleted, as sums
+        seconds DOUBLE PRECISION NOT NULL, estimated_tokens BIGINT NOT NULL DEFAULT 0,
+        estimated_money DOUBLE PRECISION NOT NULL DEFAULT 0)""",  # days whose entries were deleted, as sums
     "CREATE INDEX IF NOT EXISTS past_by_key ON past (key, at)",
     "CREATE INDEX IF NOT EXISTS entries_by_time ON entries (at)",
     "CREATE INDEX IF NOT EXISTS entries_by_key ON entries (key, at)",
     f"INSERT INTO counters VALUES ('schema', {SCHEMA_VERSION}) ON CONFLICT (name) DO NOTHING",
     "INSERT INTO counters VALUES ('keys', 0) ON CONFLICT (name) DO NOTHING",
 )
+
+# What version 2 added to tables of version 1
+_ADDED = (
+    ("entries", "estimated_tokens", "BIGINT"), ("entries", "estimated_money", "DOUBLE PRECISION"),
+    ("past", "estimated_tokens", "BIGINT NOT NULL DEFAULT 0"),
+    ("past", "estimated_money", "DOUBLE PRECISION NOT NULL DEFAULT 0"),
+)  # fmt: skip
 
 Execute = Callable[[str, Sequence[Any]], int]
 
@@ -69,6 +78,10 @@ class Database(Protocol):
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query; raises Unavailable."""
+        ...
+
+    def columns(self, table: str) -> list[str]:
+        """The names of a table's columns; raises Unavailable."""
         ...
 
     def write(self, work: Callable[[Execute], None]) -> None:
@@ -115,13 +128,34 @@ def connect(address: str | Path | None = None) -> Database:
 
 
 def _check_schema(database: Database) -> None:
-    found = database.rows("SELECT value FROM counters WHERE name = 'schema'")[0][0]
+    found = _schema_of(database)
+    if found == 1:
+        _raise_to_2(database)
+        found = _schema_of(database)
     if found != SCHEMA_VERSION:
         database.close()
         raise ConfigError(
             f"the database {database.name} has schema {found}, this version of Nacre writes {SCHEMA_VERSION}",
             remedy="use the version of Nacre that wrote it, or another database",
         )
+
+
+def _schema_of(database: Database) -> int:
+    return int(database.rows("SELECT value FROM counters WHERE name = 'schema'")[0][0])
+
+
+def _raise_to_2(database: Database) -> None:
+    """Adds the columns of version 2. Of several processes that start together one does it, the others find it done."""
+
+    def work(execute: Execute) -> None:
+        if not execute("UPDATE counters SET value = 2 WHERE name = 'schema' AND value = 1", ()):
+            return
+        for table, column, kind in _ADDED:
+            if (table, column) not in there:
+                execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}", ())
+
+    there = {(table, name) for table in ("entries", "past") for name in database.columns(table)}
+    database.write(work)
 
 
 class SQLite:
@@ -165,6 +199,10 @@ class SQLite:
                 return self._connection.execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise _unavailable(self.name, error) from None
+
+    def columns(self, table: str) -> list[str]:
+        """See Database."""
+        return [str(row[1]) for row in self.rows(f"PRAGMA table_info({table})")]
 
     def write(self, work: Callable[[Execute], None]) -> None:
         with self._lock:
@@ -234,6 +272,11 @@ class PostgreSQL:
                 return self._answering().execute(_numbered(sql), values).fetchall()
             except self._driver.Error as error:
                 raise _unavailable(self.name, error, self._address) from None
+
+    def columns(self, table: str) -> list[str]:
+        """See Database."""
+        asked = "SELECT column_name FROM information_schema.columns WHERE table_name = ?"
+        return [str(row[0]) for row in self.rows(asked, (table,))]
 
     def write(self, work: Callable[[Execute], None]) -> None:
         with self._lock:

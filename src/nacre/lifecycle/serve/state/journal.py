@@ -109,4 +109,4 @@ def _entries(path: Path, file: int) -> list[Entry]:
 
 
 def _entry(found: dict[str, Any]) -> Entry:
-    return Entry(**{name: found[name] for name in _FIELDS})
+    return Entry(**{name: found[name] for name in _FIELDS if name in found})

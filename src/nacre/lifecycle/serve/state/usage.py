@@ -31,6 +31,8 @@ _EACH = {
     "unpriced": "CASE WHEN money IS NULL THEN 1 ELSE 0 END",
     "masked": "masked",
     "seconds": "seconds",
+    "estimated_tokens": "COALESCE(estimated_tokens, 0)",
+    "estimated_money": "COALESCE(estimated_money, 0)",
 }  # fmt: skip
 _NAMED = ", ".join(f"{what} AS {name}" for name, what in _EACH.items())
 _SUMS = ", ".join(f"SUM({name})" for name in _EACH)
@@ -40,7 +42,7 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What a key used in a span of time, as far as it is known."""
+    """What a key used in a span of time; where that is not known, what it was estimated to use."""
 
     tokens: int = 0
     money: float = 0.0
@@ -80,11 +82,11 @@ def sums(
 
 
 def spent(database: Database, key: str, since: float | None = None) -> Spent:
-    """Tokens and known money of one key since a moment. Requests without a count or a price add nothing."""
+    """Tokens and money of one key since a moment: known, or as its budget was charged when the usage stayed unknown."""
     rows, values = _rows(*_span(since, None, "key = ?", (key,)))
-    sql = f"SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(known_money) FROM {rows}"
-    read, written, money = database.rows(sql, values)[0]
-    return Spent(int(read or 0) + int(written or 0), float(money or 0.0))
+    tokens, money = "prompt_tokens + completion_tokens + estimated_tokens", "known_money + estimated_money"
+    used, paid = database.rows(f"SELECT SUM({tokens}), SUM({money}) FROM {rows}", values)[0]
+    return Spent(int(used or 0), float(paid or 0.0))
 
 
 def forget(database: Database, before: float) -> int:
@@ -152,7 +154,7 @@ def _row(groups: Sequence[str], values: tuple[Any, ...]) -> Json:
     row: Json = dict(zip(groups, values, strict=False))
     found = dict(zip(_EACH, values[len(groups) :], strict=True))
     for name in _EACH:
-        row[name] = float(found[name]) if name in ("known_money", "seconds") else int(found[name])
+        row[name] = float(found[name]) if name in ("known_money", "seconds", "estimated_money") else int(found[name])
     row["tokens"] = row["prompt_tokens"] + row["completion_tokens"]
     row["money"] = None if row["unpriced"] else row["known_money"]
     return row
