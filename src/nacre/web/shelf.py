@@ -23,6 +23,7 @@ _TELLING = (
     r"valid_(.*_)?(f1|ndcg@\d+)", r"valid_loss", r"(.*_)?perplexity", r"(train_)?loss", r"parameters",
     r"(train_|corpus_)?rows", r"vocabulary", r"examples",
 )  # fmt: skip
+_REMEDY = "restore lineage.json, or delete the version and run its recipe again"
 # What a record sets off whose fields were edited into other types than they have.
 _NONSENSE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
@@ -84,10 +85,6 @@ class Shelf:
             self._known = {(one.name, one.version): self._known[one.name, one.version] for one in found}
         return found
 
-    def newest(self) -> list[Entry]:
-        """The newest version of each name."""
-        return list({one.name: one for one in self.entries()}.values())
-
     def _entry(self, name: str, version: int) -> Entry:
         folder = self._store.folder(name, version)
         try:
@@ -135,7 +132,7 @@ def require_sound(record: Record) -> None:
     if wrong:
         raise IntegrityError(
             f"the record of {record.ref} was edited: no record has such {', '.join(wrong)}",
-            remedy="restore lineage.json, or delete the version and run its recipe again",
+            remedy=_REMEDY,
         )
 
 
@@ -144,7 +141,10 @@ def _are_texts(values: object) -> bool:
 
 
 class Snapshot(Store):
-    """A store looked at once, for one request: a trace asks for the same folders and records at every step."""
+    """A store looked at once, for one request: a trace asks for the same folders and records at every step.
+
+    A record that holds nonsense raises IntegrityError, as one that was edited does elsewhere.
+    """
 
     def __init__(self, store: Store) -> None:
         self.__dict__.update(store.__dict__)  # with its resolvers and the hashes it knows
@@ -163,8 +163,18 @@ class Snapshot(Store):
 
     def get(self, name: str, version: int) -> Resolved:
         if (name, version) not in self._found:
-            self._found[name, version] = super().get(name, version)
+            self._found[name, version] = self._get(name, version)
         return self._found[name, version]
+
+    def _get(self, name: str, version: int) -> Resolved:
+        try:
+            found = super().get(name, version)
+            assert found.record is not None  # `get` gives one, or raises
+            require_sound(found.record)
+        except _NONSENSE as error:
+            place = self.folder(name, version) / RECORD_NAME
+            raise IntegrityError(f"{place} is no lineage record: {error}", remedy=_REMEDY) from error
+        return found
 
 
 def shelf_of(store: Store) -> Shelf:

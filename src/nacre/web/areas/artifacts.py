@@ -26,7 +26,7 @@ from nacre.web.paging import Pages
 from nacre.web.pedigree import SIZES, pedigree
 from nacre.web.rendering import Links, render
 from nacre.web.samples import samples, steps_of
-from nacre.web.shelf import Entry, Snapshot, children, require_sound, shelf_of
+from nacre.web.shelf import Entry, Snapshot, children, shelf_of
 
 CARD = "README.md"
 _A_PAGE = 200
@@ -74,7 +74,6 @@ def one(request: Request) -> Response:
     try:
         found = store.artifact(ref)
         assert found.record is not None  # artifacts of the store have one
-        require_sound(found.record)
         root = trace(store, ref, verify="verify" in request.query_params)
     except ReferenceNotFound:
         return _without_record(request, ref, entries)
