@@ -302,3 +302,14 @@ def test_leaving_early_and_a_restart_do_not_get_round_a_budget(tmp_path: Path) -
         assert (status, body["error"]["code"]) == (402, "budget_tokens")
 
     asyncio.run(run())
+
+
+def test_readiness_names_no_model_to_a_name_that_was_made_to_lead_here(tmp_path: Path) -> None:
+    async def check(running: Running, upstream: RawUpstream) -> None:
+        running.gateway.health.down["m"] = "it does not answer"
+        assert (await ask(running, "GET", "/readyz"))[2]["down"] == {"m": "it does not answer"}
+        for headers in ({"host": "evil.example:8400"}, {"origin": "https://evil.example"}):
+            status, _, body = await ask(running, "GET", "/readyz", headers=headers)
+            assert (status, body) == (200, {"status": "ready"})
+
+    through(tmp_path, check)

@@ -13,6 +13,7 @@ from nacre.lifecycle.serve import errors, wire
 from nacre.lifecycle.serve.contract import ASGI, CALLER, ROUTES, Receive, Refusal, Reply, Scope, Send
 from nacre.lifecycle.serve.health import trouble_of
 from nacre.lifecycle.serve.openapi import document
+from nacre.lifecycle.serve.origins import is_foreign
 from nacre.lifecycle.serve.pipeline import Gateway, Passage
 from nacre.lifecycle.serve.state.database import Unavailable
 from nacre.lifecycle.serve.wire import ClientLeft
@@ -188,14 +189,14 @@ class Application:
 
     async def _readiness(self, exchange: _Exchange) -> None:
         """200 where something can answer, or there is nothing that could; 503 also while the ledger takes nothing more.
-        Where no keys are asked for: which models cannot and why, and what ails the ledger."""
+        Where no keys are asked for, for this machine: which models cannot and why, and what ails the ledger."""
         gateway = self.gateway
         down = gateway.health.down
         some_can = not gateway.table.backends or len(down) < len(gateway.table.backends)
         trouble = trouble_of(gateway.parts.ledger)
         ready = gateway.started and not self.stopping and some_can and not (trouble and trouble.refuses)
         said: dict[str, Any] = {"status": "ready" if ready else "not ready"}
-        if not gateway.wants_key:
+        if not gateway.wants_key and not is_foreign(exchange.headers):
             said |= {"down": down, "ledger": trouble.why if trouble else None}
         await exchange.json(200 if ready else 503, said)
 

@@ -14,15 +14,20 @@ from nacre.lifecycle.serve.addresses import is_loopback_host
 
 
 def refuse_foreign(headers: Mapping[str, str]) -> None:
-    """Raises Refusal (403) for a request that names another host than this machine, or comes from another page."""
+    """Raises Refusal (403) for a request that `is_foreign`."""
+    if is_foreign(headers):
+        raise errors.foreign_page()
+
+
+def is_foreign(headers: Mapping[str, str]) -> bool:
+    """Whether a request names another host than this machine, or comes from another page."""
     host = _host(f"//{headers.get('host', '')}")
     if host and not is_loopback_host(host):
-        raise errors.foreign_page()
+        return True
     origin = headers.get("origin")
-    if origin is not None and not is_loopback_host(_host(origin) or ""):
-        raise errors.foreign_page()
-    if origin is None and headers.get("sec-fetch-site") == "cross-site":
-        raise errors.foreign_page()
+    if origin is not None:
+        return not is_loopback_host(_host(origin) or "")
+    return headers.get("sec-fetch-site") == "cross-site"
 
 
 def _host(address: str) -> str | None:

@@ -66,14 +66,14 @@ def only_known(body: Json, known: frozenset[str]) -> Json:
     return plain
 
 
-def texts_of(value: Any) -> list[str]:
-    """`input` as texts, none of them empty; raises Refusal (400)."""
+def texts_of(value: Any, name: str = "input") -> list[str]:
+    """The field `name` as texts, none of them empty; raises Refusal (400)."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(one, str) for one in texts):
-        raise Refusal(400, "input must be a text or a list of texts (token ids are not understood)", param="input")
+        raise Refusal(400, f"{name} must be a text or a list of texts (token ids are not understood)", param=name)
     for number, text in enumerate(texts, 1):
         if not text.strip():
-            raise Refusal(400, f"text {number} of input is empty: leave it out", param="input")
+            raise Refusal(400, f"text {number} of {name} is empty: leave it out", param=name)
     return list(texts)
 
 

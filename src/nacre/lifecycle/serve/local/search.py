@@ -79,7 +79,7 @@ class SearchModel(LocalModel):
         mode = body.get("mode", "auto")
         if mode not in ("auto", "lexical", "dense", "hybrid"):
             raise Refusal(400, "mode is auto, lexical, dense or hybrid", param="mode")
-        text = texts_of(body.get("query"))[0]
+        text = texts_of(body.get("query"), "query")[0]
         query = _Query(text, count_of(body, "limit", 10, _MOST), mode, _filters(body.get("filter")))
         hits = (await self.in_time(self._batches.ask([query], query.group), call))[0]
         data = [{"index": index, **hit.to_dict()} for index, hit in enumerate(hits)]

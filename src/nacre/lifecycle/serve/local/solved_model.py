@@ -64,7 +64,7 @@ class SolvedModel(LocalModel):
 
     async def _search(self, call: Call) -> Reply:
         body = only_known(call.body, frozenset({"model", "query", "limit"}))
-        query = texts_of(body.get("query"))[0]
+        query = texts_of(body.get("query"), "query")[0]
         said = (await self._ask([query], call))[0]
         hits = _hits(said, count_of(body, "limit", 10, 1000))
         return self._reply({"object": "list", "data": hits, "model": self.name}, [said])
@@ -170,4 +170,4 @@ def _question(body: Json, name: str) -> str:
             400, f"{name} answers one text at a time and has its own instruction: send one user message",
             param="messages",
         )  # fmt: skip
-    return texts_of([messages[0].content])[0]
+    return texts_of([messages[0].content], "messages")[0]
