@@ -28,7 +28,7 @@ def _client(folder: Path, rows: Any = (), keys: dict[str, Caller] | None = None)
 
     client = page_client(folder, keys)
     gateway: Any = client.app_state["page"].gateway
-    gateway.table = Table({"mini": SimpleNamespace(), "spare": SimpleNamespace()}, {"smart": ["mini", "spare"]})  # type: ignore[dict-item]
+    gateway.table = Table({"mini": SimpleNamespace(), "spare": SimpleNamespace()}, {"smart": ["mini", "spare"]})
     gateway.health = SimpleNamespace(down={"spare": f"refused {HOSTILE}"})
     gateway.parts.ledger = SimpleNamespace(usage=usage)
     return client

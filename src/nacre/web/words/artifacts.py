@@ -31,7 +31,6 @@ ROWS: dict[str, tuple[str, str]] = {
     "relation_quantized_from": ("quantized from", "量化自"),
     "relation_pruned_from": ("pruned from", "剪枝自"),
     "relation_merged_from": ("merged from", "合并自"),
-    "relation_aligned_with": ("aligned with", "对齐参照"),
     "relation_tokenized_by": ("tokenized by", "分词器"),
     "relation_made_from": ("made from", "制作自"),
     "relation_evaluated_on": ("evaluated on", "评测数据"),
