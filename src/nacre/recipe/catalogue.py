@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "evaluate.generate": "nacre.lifecycle.evaluate.stages:generate",
     "evaluate.images": "nacre.lifecycle.evaluate.stages:images",
     "evaluate.language": "nacre.lifecycle.evaluate.stages:language",
+    "evaluate.preference": "nacre.lifecycle.evaluate.preferring:preference",
     "evaluate.tag": "nacre.lifecycle.evaluate.stages:tag",
     "evaluate.translate": "nacre.lifecycle.evaluate.stages:translate",
     "kernel.initialise": "nacre.tiers.pretrain.stages:initialise",

@@ -98,6 +98,27 @@ def class_probabilities(model: Model, objective: Objective[Any, Any], rows: Sequ
     return Answers(values, objective.truncated, objective.dropped)
 
 
+def pair_rewards(model: Model, objective: Objective[Any, Any], rows: Sequence[Row]) -> tuple[list[int], Answers]:
+    """The numbers of the rows that could be read (from 0), and for each the rewards (2,), the chosen answer's first.
+
+    `objective` is `reward` or `preference`: it predicts (B, 2).
+    """
+    objective.check(model.kernel)
+    encoded = [(number, example) for number, row in enumerate(rows) if (example := objective.encode(row)) is not None]
+    examples = objective.arrange([example for _, example in encoded])
+    values: list[Floats] = [np.empty(0)] * len(examples)
+    for places, batch in _by_length(model, objective, examples):
+        scores = objective.predict(model.kernel, batch).double().numpy()
+        if not np.isfinite(scores).all():
+            raise CheckpointError(
+                "the model's rewards are not finite: its weights hold NaN, or overflow their precision",
+                remedy="fetch or train it again; a model in float16 may need float32",
+            )
+        for place, score in zip(places, scores, strict=True):
+            values[place] = score
+    return [number for number, _ in encoded], Answers(values, objective.truncated, objective.dropped)
+
+
 def tag_config(context: int, trained: Mapping[str, Any]) -> TagConfig:
     """How a tagger reads: windows overlap as in its training, by a quarter of the context at most."""
     overlap = min(int(trained.get("overlap", TagConfig.overlap)), max(context // 4, 1))

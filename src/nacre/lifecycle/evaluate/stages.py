@@ -14,7 +14,7 @@ from nacre.errors import ConfigError, DataError
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 
-_MEASURED = {
+MEASURED = {
     "model": Input("model", "evaluates"),
     "tokenizer": Input("tokenizer", "tokenized_by", optional=True),
     "data": Input("dataset", "evaluated_on"),
@@ -93,7 +93,7 @@ class ImagesConfig(EvaluateConfig):
     std: float | None = None
 
 
-def _check_split(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
+def check_split(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
     """The split must be there before anything is loaded."""
     data = inputs.get("data")
     if data is not None and data.is_dir() and not list(data.glob(f"{config.split}.jsonl*")):
@@ -105,8 +105,8 @@ def _check_split(config: EvaluateConfig, inputs: Mapping[str, Path]) -> None:
 @stage(
     "evaluate.classify",
     produces="report",
-    inputs=_MEASURED | {"baseline": Input("predictions", "evaluates", optional=True)},
-    check=_check_split,
+    inputs=MEASURED | {"baseline": Input("predictions", "evaluates", optional=True)},
+    check=check_split,
 )
 def classify(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
     """A classifier's accuracy, F1, AUC and calibration with intervals, against a baseline where one is given."""
@@ -115,7 +115,7 @@ def classify(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
     return evaluate_classify(config, work)
 
 
-@stage("evaluate.tag", produces="report", inputs=_MEASURED, check=_check_split)
+@stage("evaluate.tag", produces="report", inputs=MEASURED, check=check_split)
 def tag(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
     """A tagger's entity precision, recall and F1 with intervals."""
     from nacre.lifecycle.evaluate.worker import evaluate_tag
@@ -123,7 +123,7 @@ def tag(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
     return evaluate_tag(config, work)
 
 
-@stage("evaluate.language", produces="report", inputs=_MEASURED, check=_check_split)
+@stage("evaluate.language", produces="report", inputs=MEASURED, check=check_split)
 def language(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
     """A decoder's bits per byte and perplexity on unseen text, with intervals by document."""
     from nacre.lifecycle.evaluate.worker_text import evaluate_language
@@ -134,8 +134,8 @@ def language(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar]:
 @stage(
     "evaluate.generate",
     produces="report",
-    inputs={**_MEASURED, "data": Input("dataset", "evaluated_on", optional=True)},
-    check=_check_split,
+    inputs={**MEASURED, "data": Input("dataset", "evaluated_on", optional=True)},
+    check=check_split,
 )
 def generate(config: GenerateConfig, work: Work) -> Mapping[str, Scalar]:
     """Samples of a generating model, checked for form, grammar, variety and copies from its training data."""
@@ -144,7 +144,7 @@ def generate(config: GenerateConfig, work: Work) -> Mapping[str, Scalar]:
     return evaluate_generate(config, work)
 
 
-@stage("evaluate.translate", produces="report", inputs=_MEASURED, check=_check_split)
+@stage("evaluate.translate", produces="report", inputs=MEASURED, check=check_split)
 def translate(config: TranslateConfig, work: Work) -> Mapping[str, Scalar]:
     """A translator's BLEU and chrF with intervals and signatures."""
     from nacre.lifecycle.evaluate.worker_text import evaluate_translate
@@ -155,8 +155,8 @@ def translate(config: TranslateConfig, work: Work) -> Mapping[str, Scalar]:
 @stage(
     "evaluate.images",
     produces="report",
-    inputs={key: _MEASURED[key] for key in ("model", "data")},
-    check=_check_split,
+    inputs={key: MEASURED[key] for key in ("model", "data")},
+    check=check_split,
 )
 def images(config: ImagesConfig, work: Work) -> Mapping[str, Scalar]:
     """An image classifier's accuracy, F1, AUC and calibration with intervals."""

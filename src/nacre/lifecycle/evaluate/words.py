@@ -37,6 +37,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "longest_shared": ("Longest shared run, median", "最长相同片段（中位数）"),
     "distinct_2": ("Distinct bigrams", "不同的二元组"),
     "majority": ("Most frequent class", "最多类占比"),
+    "pairs_right": ("Pairs ranked rightly", "排序正确的偏好对"),
+    "margin": ("Margin of rewards", "奖励差"),
+    "reward_chosen": ("Reward of chosen answers", "所选回答的奖励"),
+    "reward_rejected": ("Reward of rejected answers", "被拒回答的奖励"),
+    "longer_chosen": ("Pairs whose chosen answer is longer", "所选回答更长的偏好对"),
     # sections
     "results": ("Results", "结果"),
     "comparison": ("Against the baseline", "与基线对比"),
@@ -130,7 +135,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "quantized_from": ("quantized from", "量化自"),
     "pruned_from": ("pruned from", "剪枝自"),
     "merged_from": ("merged from", "合并自"),
-    "aligned_with": ("aligned with", "对齐参照"),
     "tokenized_by": ("tokenized by", "分词器"),
     "made_from": ("made from", "制作自"),
     "evaluated_on": ("evaluated on", "评测数据"),
@@ -178,6 +182,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "verdict_tag": (
         "Entity F1 is {value} over {n} sentences ({interval}).",
         "{n} 个句子上的实体 F1 为 {value}（{interval}）。",
+    ),
+    "verdict_preference": (
+        "{value} of {n} pairs of answers are ranked as people ranked them ({interval}).",
+        "{n} 对回答中有 {value} 的排序与人的偏好一致（{interval}）。",
+    ),
+    "verdict_chance": (
+        "That cannot be told from a coin.",
+        "与掷硬币没有可证实的差别。",
     ),
     "verdict_language": (
         "The model needs {value} bits per byte of unseen text ({interval}).",
@@ -236,6 +248,22 @@ WORDS: dict[str, tuple[str, str]] = {
     "note_no_scores": (
         "The predictions carry no scores: ROC and calibration are not drawn.",
         "预测结果没有分数，未绘制 ROC 与校准曲线。",
+    ),
+    "note_reward_model": (
+        "Rewards are those of a reward model; only their differences mean something.",
+        "奖励来自奖励模型，只有差值有意义。",
+    ),
+    "note_implicit_reward": (
+        "Rewards are implicit: beta times the log-ratio of the model to its reference.",
+        "奖励为隐式奖励：beta 乘以模型与参考模型的对数概率比。",
+    ),
+    "note_per_token_reward": (
+        "Without a reference model the reward is beta times the log-probability per token.",
+        "未提供参考模型，奖励为 beta 乘以每词元的对数概率。",
+    ),
+    "note_ties": (
+        "{n} pairs have equal rewards and count as wrong.",
+        "{n} 对的奖励相等，按错误计。",
     ),
     "note_dropped": ("{n} test rows were not used: {reason}.", "{n} 条测试数据未使用：{reason}。"),
     "note_undefined": (
