@@ -28,6 +28,7 @@ Rows = Iterator[tuple[Place, Row | Bad]]
 UNDECODABLE = Bad(
     "bytes that are not valid in the file's encoding", "repair the line, or name the file's encoding (encoding: ...)"
 )
+AS_LINES = "write JSON lines: one object a line, in a file that ends in .jsonl"
 # An escaped surrogate in JSON: a pair is an emoji, a lone one is no text and could never be written as UTF-8.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -90,6 +91,30 @@ def read_jsonl(path: Path, config: ReadConfig, tally: Step) -> Rows:
             tally.note("blank line", where=str(place))
         else:
             yield place, parse_object(line.text)
+
+
+def read_json(path: Path, config: ReadConfig, tally: Step) -> Rows:
+    """A row per object of one JSON array. The file is read whole, up to 16 times `max_row_mib`."""
+    texts, size = list[str](), 0
+    for line in _lines(path, config, tally):
+        if line.text is None:
+            yield (
+                Place(path, line.number, line.offset),
+                Bad(UNDECODABLE.reason, UNDECODABLE.remedy, repr(line.raw[:80])),
+            )
+            return
+        texts.append(line.text)
+        size += len(line.raw)
+        if size > config.max_row_mib << 24:
+            raise DataError(f"{path} is longer than {config.max_row_mib << 4:,} MiB", remedy=AS_LINES)
+    try:
+        rows = json.loads("".join(texts), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}", remedy=f"mend it, or {AS_LINES}") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a JSON {type(rows).__name__}, not an array of rows", remedy=AS_LINES)
+    for number, row in enumerate(rows, 1):
+        yield Place(path, number, unit="row"), parse_object(json.dumps(row))
 
 
 def parse_object(text: str) -> Row | Bad:

@@ -71,6 +71,8 @@ FORMATS: Mapping[str, str] = {
     ".tsv": "read_csv",
     ".parquet": "read_parquet",
 }
+# Read where such a file is named itself; in a folder it may be anything.
+ALONE: Mapping[str, str] = {".json": "read_json"}
 # Files beside the data that are no data: passed over in folders without a word.
 BESIDE = {"lineage.json", "labels.json", "report.json", "readme.md", "license", "sha256sums", "manifest.json"}
 
@@ -131,16 +133,15 @@ def format_of(path: Path) -> Reader:
     """The reader for a file's format. Raises DataError for an unknown suffix."""
     from nacre.data import formats
 
-    suffix = suffix_of(path)
-    if suffix not in FORMATS:
-        hint = "convert it to JSON lines: one object a line" if suffix == ".json" else f"known: {_known_suffixes()}"
-        raise DataError(f"{path}: unknown format {suffix or '(no suffix)'!r}", remedy=hint)
-    reader: Reader = getattr(formats, FORMATS[suffix])
+    suffix, known = suffix_of(path), {**FORMATS, **ALONE}
+    if suffix not in known:
+        raise DataError(f"{path}: unknown format {suffix or '(no suffix)'!r}", remedy=f"known: {_known_suffixes()}")
+    reader: Reader = getattr(formats, known[suffix])
     return reader
 
 
 def _known_suffixes() -> str:
-    return f"{', '.join(FORMATS)} (each also .gz)"
+    return f"{', '.join([*FORMATS, *ALONE])} (each also .gz)"
 
 
 def _read_file(path: Path, config: ReadConfig, tally: Step) -> Iterator[Located]:

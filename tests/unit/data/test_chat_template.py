@@ -261,9 +261,13 @@ def test_trap_13_tokens_that_reach_over_a_border_are_counted(algorithm: str) -> 
     glued = chatml(
         "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
     )
-    turned = glued.tokens([user("del"), assistant("ivered")])
-    prompt = glued.prompt([user("del")])
-    assert turned.joined == (turned.ids[: len(prompt)].tolist() != prompt)
+    told = []
+    for cut in range(1, len("delivered")):
+        question, answer = user("delivered"[:cut]), assistant("delivered"[cut:])
+        turned, prompt = glued.tokens([question, answer]), glued.prompt([question])
+        told.append(turned.joined)
+        assert turned.joined == (turned.ids[: len(prompt)].tolist() != prompt)
+    assert 0 < sum(told) <= len(told)
 
 
 @pytest.mark.parametrize(

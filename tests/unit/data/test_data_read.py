@@ -227,6 +227,21 @@ def test_wrong_paths_and_formats_say_what_is_close(tmp_path: Path) -> None:
         list(read(tmp_path / "train.jsonl", ReadConfig(encoding="utf-88")))
 
 
+def test_an_array_in_a_json_file_is_read_where_the_file_is_named(tmp_path: Path) -> None:
+    array = json.dumps([*ROWS, {"text": "🙂"}], ensure_ascii=False, indent=1).encode()
+    path = put(tmp_path, "alpaca.json", array)
+    assert list(read(path)) == [*ROWS, {"text": "🙂"}]
+    located = [str(place) for place, _ in read_located(path)]
+    assert located[1].endswith("alpaca.json, row 2")
+    put(tmp_path, "rows.jsonl", as_jsonl(ROWS[:1]))
+    assert list(read(tmp_path)) == ROWS[:1]
+    for text, said in ((b"[1]", "not a JSON object"), (b"[{]", "is not JSON"), (b'[{"a": NaN}]', "NaN is not JSON")):
+        with pytest.raises(DataError, match=said):
+            list(read(put(tmp_path, "bad.json", text)))
+    with pytest.raises(DataError, match="longer than 0 MiB"):
+        list(read(path, ReadConfig(max_row_mib=0)))
+
+
 @pytest.mark.parametrize("times", [1, 50])
 def test_big5_is_told_and_not_read_as_gb18030(tmp_path: Path, times: int) -> None:
     """Every byte of this text is valid GB18030, as other characters."""
