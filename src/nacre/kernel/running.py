@@ -46,8 +46,8 @@ class Generated:
 
     `log_probabilities` are the kernel's own (before temperature and truncation), one per drawn token, the end token
     included; `drawn_log_probabilities` those of the distribution that the tokens were drawn from. `stopped` is `end`
-    (the end token), `stop` (a stop string), `length` (max_new_tokens) or `context` (the
-    kernel has no further positions).
+    (the end token, which is in `end`), `stop` (a stop string), `length` (max_new_tokens) or `context` (the kernel has
+    no further positions).
     """
 
     ids: list[int]
@@ -55,6 +55,7 @@ class Generated:
     log_probabilities: list[float]
     stopped: Stopped
     drawn_log_probabilities: list[float] = field(default_factory=list)
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class _Text:
     def written(self) -> list[int]:
         return self.seen[self.prompt :]
 
-    def ended(self, stopped: Stopped, text: str | None) -> Generated:
-        return Generated(self.written, text, self.log_probabilities, stopped, self.drawn_log_probabilities)
+    def ended(self, stopped: Stopped, text: str | None, end: int | None = None) -> Generated:
+        return Generated(self.written, text, self.log_probabilities, stopped, self.drawn_log_probabilities, end)
 
 
 class Running:
@@ -260,7 +261,7 @@ class Running:
         if stopped is None:
             return None
         whole = self.decode(text.written) if self.decode is not None else None
-        return text.ended(stopped, whole)
+        return text.ended(stopped, whole, token if stopped == "end" else None)
 
 
 def _text(asked: Asked, seen: list[int]) -> _Text:
