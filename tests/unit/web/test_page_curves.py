@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nacre.web import runlog
@@ -32,7 +32,8 @@ def _steps(curve: Curve) -> list[float]:
     return [point.step for line in curve.lines for point in line]
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=3000))
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=700))
+@example([float(step == 1234) - float(step == 777) for step in range(5000)])
 @settings(deadline=None, max_examples=40)
 def test_thinning_keeps_the_highest_the_lowest_and_the_last_value_and_the_order(values: list[float]) -> None:
     series = Series()
