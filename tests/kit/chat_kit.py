@@ -38,6 +38,7 @@ CHATS: dict[str, list[Message]] = {
     "one": [user("where is my parcel"), assistant("It is on its way.")],
     "chinese": [user("我的包裹在哪里？"), assistant("已经发货了。")],
     "system": [system("be brief"), user("hello"), assistant("hi")],
+    "rounds": [system("be brief"), user("u"), assistant("a"), user("v"), assistant("b")],
     "many": [user("a"), assistant("b"), user("where? 哪里"), assistant("here 这里"), user("and?"), assistant("there")],
 }
 CALLING = [

@@ -97,6 +97,39 @@ def test_shipped_templates_are_rendered_and_marked_as_transformers_does(name: st
         assert not turned.trained[:extra].any()
 
 
+PUBLISHED = {
+    "chatml": "<|im_start|>system\nbe brief<|im_end|>\n"
+    "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+    "<|im_start|>user\nv<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n",
+    "glm": "[gMASK]<sop><|system|>\nbe brief<|user|>\nu<|assistant|>\na<|user|>\nv<|assistant|>\nb<|user|>",
+    "llama2": "<s>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nu [/INST] a </s><s>[INST] v [/INST] b </s>",
+    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nbe brief<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nu<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\na<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nv<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nb<|eot_id|>",
+    "mistral": "<s>[INST] be brief\n\nu [/INST] a</s>[INST] v [/INST] b</s>",
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_form_of_each_family(name: str) -> None:
+    assert template(name).template.render(CHATS["rounds"]).text == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("llama3", "llama3"), ("qwen2.5", "qwen2_5"), ("qwen3", "qwen3_training")]
+)
+def test_conversations_with_a_system_turn_look_as_in_the_families_own_templates(name: str, theirs: str) -> None:
+    """Those that TRL carries, of the families themselves."""
+    trl = pytest.importorskip("trl")
+    source = (Path(trl.__file__).parent / "chat_templates" / f"{theirs}.jinja").read_text(encoding="utf-8")
+    ours = template(name)
+    other = ChatTemplate(source, ours.tokenizer)
+    thinking = [*CHATS["rounds"][:-1], assistant("b", reasoning_content="because")]
+    for messages in (CHATS["system"], CHATS["rounds"], *([thinking] if name == "qwen3" else [])):
+        assert ours.template.render(messages).text == other.template.render(messages).text
+        assert ours.render(messages[:-1]) == other.render(messages[:-1])
+
+
 def test_templates_that_refuse_or_are_broken_are_told(tmp_path: Path) -> None:
     native_folder(tmp_path, "decoder")
     vocabulary = Tokenizer.load(tmp_path)
@@ -187,7 +220,7 @@ def test_trap_11_every_shipped_template_begins_with_one_start_token(name: str) -
     chat = template(name)
     for messages in CHATS.values():
         ids = chat.tokens(messages).ids.tolist()
-        rounds = sum(one["role"] == "user" for one in messages) if name == "llama2" else 1  # one for each round there
+        rounds = sum(one["role"] == "user" for one in messages) if name == "llama2" else 1  # one each round there
         assert ids[0] == chat.tokenizer.bos_id
         assert ids.count(chat.tokenizer.bos_id) == rounds
 

@@ -19,7 +19,7 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
     "chatml": ("<|im_start|>", "<|im_end|>"),
     "glm": ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
     "llama2": (),
-    "llama3": ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     "mistral": (),
     "qwen2.5": ("<|im_start|>", "<|im_end|>"),
     "qwen3": ("<|im_start|>", "<|im_end|>"),
@@ -27,7 +27,7 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
 # Names for the same template: Qwen 2.5 is plain ChatML.
 _FILE: Mapping[str, str] = {"qwen2.5": "chatml"}
 # The roles that templates take from the tokenizer.
-ROLES: Mapping[str, tuple[str, ...]] = {"llama2": ("bos", "eos"), "mistral": ("bos", "eos")}
+ROLES: Mapping[str, tuple[str, ...]] = {"llama2": ("bos", "eos"), "llama3": ("bos",), "mistral": ("bos", "eos")}
 
 
 def check_name(name: str) -> None:
