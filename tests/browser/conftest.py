@@ -215,10 +215,14 @@ def watch(tab: Tab) -> None:
     page, problems = tab.page, tab.problems
     page.on("console", lambda said: problems.append(f"{page.url}: {said.text}") if said.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
-    page.on("requestfailed", lambda request: problems.append(f"{page.url}: {request.url} {request.failure}"))
+
+    def failed(request: Any) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the tab went elsewhere before all of the page had come
+            problems.append(f"{page.url}: {request.url} {request.failure}")
 
     def dismissed(dialog: Any) -> None:
         problems.append(f"{page.url}: a dialog: {dialog.message}")
         dialog.dismiss()
 
+    page.on("requestfailed", failed)
     page.on("dialog", dismissed)

@@ -12,7 +12,7 @@ from ladder_results import answers_of, result_of, rows_of, rows_to_judge
 from page_kit import HOSTILE, put
 
 from nacre.errors import ReferenceNotFound
-from nacre.ladder import publish
+from nacre.ladder import kept, publish
 from nacre.ladder.report import render as render_ladder
 from nacre.ladder.result import LadderResult, Row
 from nacre.lifecycle.audit import recording
@@ -43,11 +43,11 @@ def ladder_result(language: str = "en", **changes: Any) -> LadderResult:
 
 def put_ladder(store: Store, result: LadderResult, name: str = "ladder/desk/report", **facts: Any) -> Resolved:
     """The report of a ladder, as `nacre ladder` keeps it."""
-    kept = replace(result, report=publish.REPORT)
-    files = {publish.RESULT: json.dumps(kept.to_dict()), publish.REPORT: render_ladder(kept, {})}
-    config = {"language": kept.language, "margin": 0.0, "prices": asdict(kept.prices)}
-    about = {"kind": "report", "stage": publish.STAGE, "revision": publish.REVISION, "config": config,
-             "created": kept.created} | facts  # fmt: skip
+    final = replace(result, report=publish.REPORT)
+    files = {kept.RESULT: json.dumps(final.to_dict()), publish.REPORT: render_ladder(final, {})}
+    config = {"language": final.language, "margin": 0.0, "prices": asdict(final.prices)}
+    about = {"kind": "report", "stage": kept.STAGE, "revision": publish.REVISION, "config": config,
+             "created": final.created} | facts  # fmt: skip
     return put(store, name, files, **about)
 
 

@@ -16,6 +16,8 @@ from nacre.errors import IntegrityError, NacreError
 from nacre.ladder.recommend import Asked, recommend
 from nacre.ladder.result import LadderResult
 
+STAGE, RESULT = "ladder.report", "result.json"
+
 
 def read(file: Path) -> LadderResult:
     """The result that `LadderResult.to_dict` gave; fields of later versions are passed over.

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nacre.data.write import write_json
+from nacre.ladder.kept import RESULT, STAGE
 from nacre.ladder.report import render
 from nacre.ladder.result import LadderResult
 from nacre.ladder.steps import Ground, Solved
@@ -14,8 +15,8 @@ from nacre.lineage.durable import write_atomic
 from nacre.lineage.record import Parent, Record
 from nacre.recipe.report import keep_report
 
-STAGE, REVISION = "ladder.report", 2
-RESULT, REPORT = "result.json", "report.html"
+REVISION = 2
+REPORT = "report.html"
 
 
 def keep(result: LadderResult, ground: Ground, solved: Sequence[Solved], margin: float) -> LadderResult:

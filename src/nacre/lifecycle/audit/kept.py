@@ -22,7 +22,7 @@ from nacre.lifecycle.audit.said import Said, clauses, paragraph, say, term
 from nacre.lifecycle.audit.verdict import KINDS, STAGES, Pair, StageVerdict
 from nacre.lifecycle.audit.words import keys
 
-RESULT, SENTENCES = "result.json", "sentences.json"
+STAGE, RESULT, SENTENCES = "audit.report", "result.json", "sentences.json"
 # What a value of a kept file can set off in a sentence or a drawing that it does not fit.
 UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 _JOINS = {"{clauses}": clauses, "{sentences}": paragraph}

@@ -17,7 +17,7 @@ from typing import Any
 from nacre.data.write import write_json
 from nacre.lifecycle.audit.audit import AuditOptions
 from nacre.lifecycle.audit.identity import is_whole
-from nacre.lifecycle.audit.kept import RESULT, SENTENCES, sentences_of
+from nacre.lifecycle.audit.kept import RESULT, SENTENCES, STAGE, sentences_of
 from nacre.lifecycle.audit.report import render
 from nacre.lifecycle.audit.result import as_object
 from nacre.lifecycle.audit.sentences import deciding
@@ -28,7 +28,7 @@ from nacre.lineage.store import Store, check_name
 from nacre.recipe import machine
 from nacre.recipe.report import keep_report
 
-STAGE, REVISION = "audit.report", 1
+REVISION = 1
 REPORT = "report.html"
 # What an audit finds -> the relation that a recipe would have recorded; otherwise `made_from`.
 RELATIONS: Mapping[str, str] = {

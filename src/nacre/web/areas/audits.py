@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nacre.errors import IntegrityError, NacreError, ReferenceNotFound
-from nacre.lifecycle.audit import kept, recording
+from nacre.lifecycle.audit import kept
 from nacre.lifecycle.audit.report import content
 from nacre.lifecycle.audit.report.sections import number_of
 from nacre.lifecycle.audit.said import Piece, in_language
@@ -80,7 +80,7 @@ def index(request: Request) -> Response:
     """Every audit, the newest first; `?verdict=` shows those where it was said of some reference."""
     store, wanted = page_of(request).store, request.query_params.get("verdict", "")
     names = [name for name in store.names() if name.startswith(PREFIX)]
-    found = kept_reports(store, names, recording.STAGE)
+    found = kept_reports(store, names, kept.STAGE)
     if wanted in WORDS:
         found = [one for one in found if any(said.get("verdict") == wanted for said in _verdicts(one.record))]
     pages = Pages.of(found, request.query_params.get("page"), _A_PAGE)
@@ -95,7 +95,7 @@ def one(request: Request) -> Response:
     ref = request.path_params["ref"]
     try:
         found = store.artifact(ref)
-        if found.record is None or found.record.stage != recording.STAGE:
+        if found.record is None or found.record.stage != kept.STAGE:
             raise ReferenceNotFound(f"{found.ref} is no report of an audit", remedy="look at it as an artifact")
         pairs = kept.read(found.path)
         told = [_told(pair, store, language) for pair in pairs]

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nacre.errors import NacreError, ReferenceNotFound
-from nacre.ladder import publish
+from nacre.ladder import kept
 from nacre.ladder.report import figures
 from nacre.ladder.result import PARTS, LadderResult, Row
 from nacre.ladder.words import Words as LadderWords
@@ -87,7 +87,7 @@ def index(request: Request) -> Response:
     task = request.query_params.get("task", "")
     names = _names(store)
     wanted = [name for name in names if task in ("", _task(name))]
-    pages = Pages.of(kept_reports(store, wanted, publish.STAGE), request.query_params.get("page"), _A_PAGE)
+    pages = Pages.of(kept_reports(store, wanted, kept.STAGE), request.query_params.get("page"), _A_PAGE)
     rows = [_listed(store, one, language) for one in pages.rows]
     tasks = sorted({_task(name) for name in names})
     return render(request, "ladders.html", rows=rows, pages=pages, task=task, tasks=tasks, say=LadderWords(language))
@@ -105,26 +105,26 @@ def one(request: Request) -> Response:
         raise
     except NacreError as error:
         return damaged(request, ref, "ladders", error)
-    others = [other for other in kept_reports(store, [found.ref.partition("@")[0]], publish.STAGE)
+    others = [other for other in kept_reports(store, [found.ref.partition("@")[0]], kept.STAGE)
               if other.ref != found.ref and other.record]  # fmt: skip
     return render(
         request, "ladder.html", ref=found.ref, record=found.record, result=result,
         rungs=_rungs(result, store, language), parts=PARTS, say=LadderWords(language),
-        changed=changed_files(found, publish.RESULT, REPORT), others=others,
+        changed=changed_files(found, kept.RESULT, REPORT), others=others,
         beside=_beside(request, result, store),
         headline=result.recommended.headline, rest=_rest(result),
     )  # fmt: skip
 
 
-def _listed(store: Store, kept: Kept, language: Language) -> Listed:
-    task = _task(kept.ref.partition("@")[0])
-    if kept.found is None:
-        return Listed(kept.ref, "", task, None, kept.problem)
+def _listed(store: Store, one: Kept, language: Language) -> Listed:
+    task = _task(one.ref.partition("@")[0])
+    if one.found is None:
+        return Listed(one.ref, "", task, None, one.problem)
     try:
-        result = ladder_of(kept.found, store, language)
+        result = ladder_of(one.found, store, language)
     except NacreError as error:
-        return Listed(kept.ref, kept.created, task, None, error.message)
-    return Listed(kept.ref, kept.created, result.task, result)
+        return Listed(one.ref, one.created, task, None, error.message)
+    return Listed(one.ref, one.created, result.task, result)
 
 
 def _names(store: Store) -> list[str]:
@@ -136,7 +136,7 @@ def _task(name: str) -> str:
 
 
 def _check_stage(found: Resolved) -> None:
-    if found.record is None or found.record.stage != publish.STAGE:
+    if found.record is None or found.record.stage != kept.STAGE:
         raise ReferenceNotFound(f"{found.ref} is no report of a ladder", remedy="look at it as an artifact")
 
 

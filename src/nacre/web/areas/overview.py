@@ -11,9 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from nacre.errors import NacreError
-from nacre.ladder import publish
+from nacre.ladder import kept as ladder_kept
 from nacre.lifecycle.audit import kept as audit_kept
-from nacre.lifecycle.audit import recording
 from nacre.lifecycle.audit.sentences import summarise
 from nacre.lineage.record import KINDS
 from nacre.lineage.store import Store
@@ -83,7 +82,7 @@ def overview(request: Request) -> Response:
 
 def newest_ladder(store: Store, entries: Sequence[Entry], language: Language) -> Verdict | None:
     """The recommendation of the newest ladder report; None where there is no report."""
-    entry = _newest(entries, publish.STAGE)
+    entry = _newest(entries, ladder_kept.STAGE)
     if entry is None:
         return None
     try:
@@ -95,7 +94,7 @@ def newest_ladder(store: Store, entries: Sequence[Entry], language: Language) ->
 
 def newest_audit(store: Store, entries: Sequence[Entry], language: Language) -> Verdict | None:
     """The strongest finding of the newest audit; None where there is no audit."""
-    entry = _newest(entries, recording.STAGE)
+    entry = _newest(entries, audit_kept.STAGE)
     if entry is None:
         return None
     try:

@@ -17,11 +17,9 @@ from starlette.responses import HTMLResponse, Response
 
 from nacre.errors import ConfigError, IntegrityError, NacreError, ReferenceNotFound
 from nacre.ladder import kept as ladder_kept
-from nacre.ladder import publish
 from nacre.ladder import report as ladder_report
 from nacre.ladder.result import LadderResult
 from nacre.lifecycle.audit import kept as audit_kept
-from nacre.lifecycle.audit import recording
 from nacre.lifecycle.audit import report as audit_report
 from nacre.lineage.record import Record
 from nacre.lineage.store import Resolved, Store, check_name
@@ -76,10 +74,10 @@ def whole(request: Request) -> Response:
 def redrawn(found: Resolved, store: Store, language: Language) -> str | None:
     """A report of ladder or audit drawn again in a language; None for any other. IntegrityError where it is damaged."""
     record = found.record
-    if record is None or record.stage not in (publish.STAGE, recording.STAGE):
+    if record is None or record.stage not in (ladder_kept.STAGE, audit_kept.STAGE):
         return None
     try:
-        if record.stage == recording.STAGE:
+        if record.stage == audit_kept.STAGE:
             return audit_report.render(audit_kept.read(found.path), language, record.created[:10] or None)
         return ladder_report.render(ladder_of(found, store, language))
     except audit_kept.UNFIT as error:
@@ -90,7 +88,7 @@ def redrawn(found: Resolved, store: Store, language: Language) -> str | None:
 
 def ladder_of(found: Resolved, store: Store, language: Language) -> LadderResult:
     """The result of a ladder's report in a language; its rungs' folders are those of this store, or none."""
-    result = ladder_kept.read(found.path / publish.RESULT)
+    result = ladder_kept.read(found.path / ladder_kept.RESULT)
     config = found.record.config if found.record else {}
     margin = config.get("margin", 0.0) if isinstance(config, Mapping) else 0.0
     rows = tuple(replace(row, folder=_folder(store, row.lineage)) for row in result.rows)
