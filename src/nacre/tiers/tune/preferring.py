@@ -60,13 +60,13 @@ def check_preference(config: TunePreferenceConfig, inputs: Mapping[str, Path]) -
     """What can be known before: the rows' format, the template, that the kernels can write and fit each other."""
     kinds = ("preference pairs", "judged answers") if config.objective.kind == "kto" else ("preference pairs",)
     check_rows(inputs, kinds)
-    model = _config_of(inputs.get("model"))
+    model = config_of(inputs.get("model"))
     if model is not None and model.head != "lm":
         raise CheckpointError(
             f"{inputs['model']} has the head {model.head!r} and cannot write text",
             remedy="give a decoder or encoder-decoder with its language-model head",
         )
-    reference = _config_of(inputs.get("reference"))
+    reference = config_of(inputs.get("reference"))
     if model is not None and reference is not None:
         check_reference(model, reference)
     check_template(config.template, inputs)
@@ -75,7 +75,7 @@ def check_preference(config: TunePreferenceConfig, inputs: Mapping[str, Path]) -
 def check_reward(config: TuneRewardConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: the rows' format, the template, that the kernel can judge."""
     check_rows(inputs, ("preference pairs",))
-    model = _config_of(inputs.get("model"))
+    model = config_of(inputs.get("model"))
     if model is not None and model.layout == "encoder-decoder":
         raise CheckpointError(
             f"{inputs['model']} is an encoder-decoder, which has no head that scores a text",
@@ -129,7 +129,7 @@ def check_template(name: str | None, inputs: Mapping[str, Path]) -> None:
         template.check()
 
 
-def _config_of(model: Path | None) -> KernelConfig | None:
+def config_of(model: Path | None) -> KernelConfig | None:
     from nacre.kernel.hf_config import read_config
 
     if model is None or not (model / "config.json").is_file():

@@ -120,3 +120,81 @@ class RewardConfig:
             raise ConfigError(f"margin is {self.margin}, centre is {self.centre}", remedy="give 0 or more")
         if self.patience < 1:
             raise ConfigError(f"patience is {self.patience}", remedy="give 1 step or more")
+
+
+@dataclass(frozen=True)
+class LayerMatch:
+    """The states of layers, drawn towards those of the teacher's. Layers count from 0, in the stack that predicts.
+
+    `layers`: the student's to the teacher's; `even`: spread over the teacher's depth, the last to the last (TinyBERT,
+    Jiao et al. 2020, section 3.1); `last`: only that. `kind`: mean squared difference, or one minus the cosine. Where
+    widths differ a linear projection stands between, trained beside the student and not kept. `weight` is the factor of
+    this term, which is the mean over the pairs of layers.
+    """
+
+    layers: Literal["even", "last"] | dict[int, int] = "even"
+    kind: Literal["mse", "cosine"] = "mse"
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf"):
+            raise ConfigError(f"hidden.weight is {self.weight}", remedy="give a number above 0, or leave hidden out")
+        if isinstance(self.layers, dict) and not self.layers:
+            raise ConfigError("hidden.layers is empty", remedy="give pairs such as {0: 1, 1: 3}, or: even")
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """GKD (Agarwal et al. 2024, algorithm 1): in that `share` of the batches the student writes the answers itself,
+    and learns the teacher's distribution over what it wrote; the targets of the rows play no part in these."""
+
+    share: float = 0.5
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"on_policy.share is {self.share}", remedy="give a share above 0, 0.5 say")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"on_policy.max_new_tokens is {self.max_new_tokens}", remedy="give 1 or more")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"on_policy.temperature is {self.temperature}", remedy="give a number above 0")
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """(1 - `share`) * the loss of the rows + `share` * T^2 * D(teacher, student), over what the objective trains.
+
+    `direction`: `forward` is KL(teacher || student) (Hinton et al. 2015), `reverse` KL(student || teacher) (MiniLLM),
+    `jensen` the generalised Jensen-Shannon divergence of GKD with `beta`: its mixture is beta * teacher + (1 - beta) *
+    student, and D / beta becomes the forward KL as beta goes to 0. Both distributions are taken at temperature T; the
+    factor T^2 keeps the size of the gradient (Hinton, section 2). `hidden`: match states of layers too. `cache`: ask
+    the teacher once about every training row, before training: for texts that are sorted into classes.
+    """
+
+    direction: Literal["forward", "reverse", "jensen"] = "forward"
+    beta: float = 0.5
+    temperature: float = 2.0
+    share: float = 0.5
+    hidden: LayerMatch | None = None
+    on_policy: OnPolicy | None = None
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < 1:
+            raise ConfigError(
+                f"beta is {self.beta}", remedy="give a number between 0 and 1; at the ends stand forward and reverse"
+            )
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(
+                f"temperature is {self.temperature}", remedy="give a number above 0, from 1 to 4 as a rule"
+            )
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"share is {self.share}", remedy="give the share of the teacher's part, from 0 to 1")
+        if not self.share and self.hidden is None and self.on_policy is None:
+            raise ConfigError("share is 0: nothing is learnt from the teacher", remedy="raise share, or set hidden")
+        if self.cache and (self.hidden is not None or self.on_policy is not None):
+            raise ConfigError(
+                "a cache keeps what the teacher says of the rows, not its hidden states, nor of texts yet unwritten",
+                remedy="leave out cache, or hidden and on_policy",
+            )
