@@ -159,3 +159,32 @@ def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
     config = TuneSftConfig(template="llama2", **quick(1))
     with pytest.raises(CheckpointError, match="cannot write text"):
         tuned(tmp_path / "run", folder, data(tmp_path / "data"), config)
+
+
+def test_trap_44_a_run_that_was_killed_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nacre.train import loop
+
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick(6))
+    whole, _ = tuned(tmp_path / "whole", model, rows, config)
+    after = loop.Trainer._after_step
+
+    def dies(self: Any) -> None:
+        after(self)
+        if self.step == 3:
+            self._save()
+            raise KeyboardInterrupt
+
+    out = tmp_path / "cut" / "out"
+    out.mkdir(parents=True)
+    work = Work({"model": model, "data": rows}, out, tmp_path / "cut" / "scratch")
+    monkeypatch.setattr(loop.Trainer, "_after_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        find("tune.sft")(config, work)
+    assert not (out / "config.json").is_file()
+    monkeypatch.setattr(loop.Trainer, "_after_step", after)
+    find("tune.sft")(config, work)
+    for file in sorted(path.name for path in whole.iterdir()):
+        assert (whole / file).read_bytes() == (out / file).read_bytes(), file
