@@ -1,0 +1,86 @@
+"""Teaching and aligning on small models: does each method do what it is for, with intervals over held-out rows.
+
+    python benchmarks/align.py preference [--seeds 3] [--record]
+
+A subcommand prints its rows, and with `--record` appends them to results/align.csv: one value per row, with its
+interval by resampling the held-out examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nacre.metrics.bootstrap import Bootstrap, mean_interval
+from record import append, machine
+
+DATA = Path(os.environ.get("NACRE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+Row = dict[str, Any]
+
+
+def measured(part: str, setting: str, seed: int, values: dict[str, np.ndarray], seconds: float) -> Iterator[Row]:
+    """One row per named metric, of per-example values (N,)."""
+    for name, each in values.items():
+        found = mean_interval(each, Bootstrap(seed=seed))
+        yield {
+            "part": part, "setting": setting, "seed": seed, "metric": name, "n": len(each),
+            "value": round(found.value, 4), "low": round(found.low, 4), "high": round(found.high, 4),
+            "seconds": round(seconds, 1),
+        }  # fmt: skip
+
+
+def preference(seeds: int) -> Iterator[Row]:
+    """A decoder of a million parameters taught the chosen answers of pref-en-hh-harmless, then DPO from there."""
+    from align_parts.preference import dpo
+
+    yield from dpo(DATA / "pref-en-hh-harmless", seeds, measured)
+
+
+def preference_per_token(seeds: int) -> Iterator[Row]:
+    """The same with log-probabilities per token, where the length of an answer is no reward."""
+    from align_parts.preference import dpo
+
+    yield from dpo(DATA / "pref-en-hh-harmless", seeds, measured, per_token=True)
+
+
+def reward(seeds: int) -> Iterator[Row]:
+    """A reward model from the same start."""
+    from align_parts.preference import judges
+
+    yield from judges(DATA / "pref-en-hh-harmless", seeds, measured)
+
+
+COMMANDS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "preference": preference,
+    "preference_per_token": preference_per_token,
+    "reward": reward,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=COMMANDS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--record", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    about, began, rows = machine(("torch",)), time.monotonic(), []
+    for row in COMMANDS[given.part](given.seeds):
+        rows.append(row | about)
+        print(*(f"{name} {value}" for name, value in row.items()), flush=True)
+    print(f"{time.monotonic() - began:.0f} s")
+    if given.record:
+        print(append("align", rows))
+
+
+if __name__ == "__main__":
+    tempfile.tempdir = tempfile.mkdtemp(prefix="nacre-align-")
+    main()
