@@ -17,7 +17,8 @@ import torch
 from nacre.data.read import read
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError, ConfigError, DataError
-from nacre.kernel import hf, lora, peft
+from nacre.kernel import hf
+from nacre.kernel.adapters import adapted, peft
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
@@ -120,7 +121,7 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
         device=work.device,
     )
     work.spent(tokens=result.tokens, flops=result.flops)
-    _save(kernel.cpu(), work.out)
+    save_trained(kernel.cpu(), work.out)
     history = {"examples": len(examples), "validation_examples": len(valid), "rows": told, "history": result.history}
     write_atomic(work.out / "training.json", json.dumps(history, ensure_ascii=False, indent=1).encode())
     metrics: dict[str, Scalar] = {"steps": result.steps, "examples": len(examples), "stopped": result.stopped_because}
@@ -133,11 +134,20 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
     return metrics
 
 
-def _save(kernel: Kernel, out: Path) -> None:
-    if lora.adapters(kernel):
-        peft.save(kernel, out / ADAPTER)
-        lora.fold(kernel)
-    hf.save(kernel, out)
+def save_trained(kernel: Kernel, out: Path) -> None:
+    """Writes the kernel into `out`, its adapter beside it in `adapter/`, and merged into the weights where it can be.
+
+    Where it cannot (prefixes, prompts, bottlenecks), `hf.load` puts the adapter back.
+    """
+    if not adapted.attached(kernel):
+        hf.save(kernel, out)
+        return
+    peft.save(kernel, out / ADAPTER)
+    if adapted.folds(kernel):
+        adapted.fold(kernel)
+        hf.save(kernel, out)
+    else:
+        hf.save(kernel, out, adapter=ADAPTER)
 
 
 def keep_tokenizer(tokenizer: Tokenizer, out: Path, source: Path | None) -> None:

@@ -1,0 +1,110 @@
+"""The work behind `tune.grpo` and `tune.ppo`. Imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+
+from nacre.data.chat.template import ChatTemplate
+from nacre.kernel import hf
+from nacre.kernel.adapters import adapted
+from nacre.kernel.adapters.config import chosen
+from nacre.kernel.model import Kernel
+from nacre.lineage.durable import write_atomic
+from nacre.progress import Scalar
+from nacre.recipe.stage import Work
+from nacre.tiers.fitting import keep_tokenizer, load_kernel, load_tokenizer, rows_of, save_trained
+from nacre.tiers.tune.preferring_worker import template_of
+from nacre.tiers.tune.reinforce import critic
+from nacre.tiers.tune.reinforce.config import PpoConfig
+from nacre.tiers.tune.reinforce.logbook import Logbook
+from nacre.tiers.tune.reinforce.loop import Outcome, Reference, Task, reinforce
+from nacre.tiers.tune.reinforce.policy import Policy
+from nacre.tiers.tune.reinforce.prompts import PromptReader
+from nacre.tiers.tune.reinforce.rewards.catalogue import Rewards
+from nacre.tiers.tune.reinforce.rollouts import Roller
+from nacre.tiers.tune.reinforcing import TuneReinforceConfig, settings_of
+from nacre.tiers.tune.worker import adapt
+from nacre.train.result import training_flops
+
+
+def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Scalar]:
+    """The model of the step, reinforced; `rollouts.jsonl` and `training.json` lie beside the weights."""
+    kernel, tokenizer = load_kernel(work.inputs["model"], work), load_tokenizer(work)
+    template = template_of(config.template, tokenizer, work)
+    settings = settings_of(config)
+    roller = Roller(tokenizer, Rewards(config.rewards, work), config.rollouts, work.seed)
+    is_ppo = isinstance(settings, PpoConfig)
+    policy = Policy(
+        roller.sampling,
+        config.policy,
+        longest=config.rollouts.max_new_tokens,
+        kl=None if is_ppo else config.kl,
+        critic=settings.critic if isinstance(settings, PpoConfig) else None,
+    )
+    policy.check(kernel)
+    hf.check_savable(kernel.config)
+    if template is not None:
+        _end_answers(kernel, template)
+    longest = config.rollouts.max_prompt
+    if kernel.config.position in ("learned", "rotary") and kernel.config.layout == "decoder":
+        longest = min(longest, kernel.config.max_positions - config.rollouts.max_new_tokens)
+    rows, reader = rows_of(work.inputs["data"], config.limit), PromptReader(tokenizer, template, kernel.config, longest)
+    prompts = reader.read(rows.train, roller.rewards.needs, "the training prompts")
+    valid = reader.read(rows.valid, roller.rewards.needs, "the validation prompts") if rows.valid else []
+    if reader.dropped:
+        work.progress.note("prompts dropped", **reader.dropped)
+    reference = _reference(kernel, config, work)
+    if is_ppo:
+        critic.attach(kernel)
+    task = Task(kernel, policy, roller, prompts, valid, reference)
+    outcome = reinforce(task, settings, folder=work.scratch, seed=work.seed, progress=work.progress, device=work.device)
+    return _kept(outcome, kernel, template, reader, work)
+
+
+def _reference(kernel: Kernel, config: TuneReinforceConfig, work: Work) -> Reference:
+    """Lends the kernel as it is now: with its adapters off, or a copy of it."""
+    adapt(kernel, adapter, work)
+    held = kernel if adapter is not None else deepcopy(kernel).requires_grad_(False).eval().to(work.device)
+
+    @contextmanager
+    def lent() -> Iterator[Kernel]:
+        with adapted.disabled(held):
+            yield held
+
+    return lent
+
+
+def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:
+    """The tokens that end the template's answers end what the model writes."""
+    before = kernel.config.eos_id
+    known = before if isinstance(before, tuple) else () if before is None else (before,)
+    if new := tuple(end for end in template.ends if end not in known):
+        kernel.config = kernel.config.replace(eos_id=(*new, *known))
+
+
+def _kept(
+    outcome: Outcome, kernel: Kernel, template: ChatTemplate | None, reader: PromptReader, work: Work
+) -> dict[str, Scalar]:
+    """Writes the artifact; the step's metrics."""
+    history, tokens = outcome.history, outcome.tokens
+    work.spent(tokens=tokens, flops=training_flops(kernel.config, tokens, tokens / max(1, outcome.steps)))
+    save_trained(kernel.cpu(), work.out)
+    keep_tokenizer(reader.tokenizer, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
+    if template is not None:
+        write_atomic(work.out / "chat_template.jinja", template.source.encode())
+    told = {"rows": {"dropped": dict(reader.dropped)}, "history": history}
+    write_atomic(work.out / "training.json", json.dumps(told, ensure_ascii=False, indent=1).encode())
+    Logbook(work.scratch).copy(work.out)
+    rewards = [row for row in history if "reward" in row]
+    looks = [row for row in history if "valid_reward" in row]
+    metrics: dict[str, Scalar] = {"iterations": outcome.iterations, "steps": outcome.steps, "stopped": outcome.stopped}
+    metrics["reward_first"], last = round(rewards[0]["reward"], 4), rewards[-1]
+    metrics |= {name: round(last[name], 4) for name in ("reward", "kl", "entropy", "cut") if name in last}
+    metrics["mismatch_largest"] = round(max(row["mismatch_largest"] for row in rewards), 6)
+    if looks:
+        metrics |= {f"{name}_first": round(value, 4) for name, value in looks[0].items() if name != "iteration"}
+        metrics |= {name: round(value, 4) for name, value in looks[-1].items() if name != "iteration"}
+    return metrics
