@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
     config = listening(config, args.host, args.port)
     make = partial(assemble, config, store=args.store, open_at_once=None if args.what else _OPEN_AT_ONCE)
     started = partial(_started, opens=not args.no_browser and _has_display())
-    serve(config, make, mount=partial(mount_page, store=args.store), started=started)
+    serve(config, make, mount=partial(mount_page, store=args.store, ahead=True), started=started)
     return 0
 
 

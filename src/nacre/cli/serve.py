@@ -74,13 +74,13 @@ def config_for(what: list[str]) -> ServeConfig:
     return load(Path(files[0]))
 
 
-def mount_page(gateway: Gateway, inner: ASGI, store: str | None) -> dict[str, ASGI]:
-    """The page under its prefix, where its extra is installed."""
+def mount_page(gateway: Gateway, inner: ASGI, store: str | None, *, ahead: bool = False) -> dict[str, ASGI]:
+    """The page under its prefix, where its extra is installed; `ahead` of the first request, or with it."""
     if find_spec("starlette") is None or find_spec("jinja2") is None:
         return {}
     from nacre.web.opening import open_page
 
-    return open_page(gateway, inner, store)
+    return open_page(gateway, inner, store, ahead=ahead)
 
 
 def _say(config: ServeConfig, url: str) -> None:

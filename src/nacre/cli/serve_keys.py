@@ -54,19 +54,28 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def add_database_option(parser: ArgumentParser) -> None:
-    """`--database`: where keys and ledger are."""
-    parser.add_argument(
+    """`--database` or `--store`: where keys and ledger are."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
         "--database",
         metavar="ADDRESS",
-        help="a SQLite file or postgresql://... (default: $NACRE_HOME/serve/gateway.db)",
+        help="a SQLite file or postgresql://... (default: serve/gateway.db in the store)",
     )
+    place.add_argument("--store", metavar="DIR", help="the store that is served (default: $NACRE_HOME, else .nacre)")
+
+
+def database_of(args: Namespace) -> str:
+    """The address that the two options name."""
+    from nacre.lifecycle.serve.state.database import default_address
+
+    return str(args.database or default_address(args.store))
 
 
 def run(args: Namespace) -> int:
     _check(args)
     from nacre.lifecycle.serve.state.keys import KeyStore
 
-    store = KeyStore(args.database)
+    store = KeyStore(database_of(args))
     try:
         return _run(store, args)
     finally:

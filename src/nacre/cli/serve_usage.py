@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nacre.cli.parser import add_json_option
-from nacre.cli.serve_keys import add_database_option, moment
+from nacre.cli.serve_keys import add_database_option, database_of, moment
 from nacre.cli.terminal import number, table
 from nacre.errors import UsageError
 
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
 
     since, until = (moment(text) if text else None for text in (args.since, args.until))
     groups = [name.strip() for name in args.by.split(",") if name.strip()]
-    database = connect(args.database)
+    database = connect(database_of(args))
     try:
         rows = sums(database, groups, since, until)
         names = dict(database.rows("SELECT id, name FROM keys"))
@@ -79,7 +79,7 @@ def _delete(args: Namespace) -> int:
     if before > time.time():
         raise UsageError(f"--before {args.before} has not come yet", remedy="nacre serve usage --delete --before 90d")
     day = datetime.fromtimestamp(before, UTC).date().isoformat()
-    database = connect(args.database)
+    database = connect(database_of(args))
     try:
         deleted = forget(database, before)
     finally:

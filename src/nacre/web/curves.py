@@ -107,11 +107,11 @@ def _drawn(line: Line, x: _Axis, y: _Axis) -> Drawn:
 
 
 def _positive(pieces: Sequence[Dots]) -> Iterator[Dots]:
-    """The pieces, broken where a value has no logarithm."""
+    """The pieces, broken where a value has no logarithm, or one whose powers of ten no float holds."""
     for piece in pieces:
         kept: list[tuple[float, float]] = []
         for point in piece:
-            if point[1] > 0:
+            if 1e-300 < point[1] < 1e300:
                 kept.append(point)
             elif kept:
                 yield kept

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kit.page_kit import HOSTILE, page_client, put
+from page_kit import HOSTILE, page_client, put
 
 from nacre.lineage.record import Parent
 from nacre.lineage.store import Resolved, Store

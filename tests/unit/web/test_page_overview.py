@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from page_kit import ADMIN, HERE, HOSTILE, page_client, put
 from starlette.testclient import TestClient
-from tests.kit.page_kit import ADMIN, HERE, HOSTILE, page_client, put
 
 from nacre.errors import ResourceError
 from nacre.lifecycle.serve.contract import Caller

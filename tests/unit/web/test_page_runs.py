@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.kit.page_kit import HOSTILE, page_client, put
+from page_kit import HOSTILE, page_client, put
 
 from nacre.lineage.store import Store
 from nacre.lineage.workspace import begin, holder, lock

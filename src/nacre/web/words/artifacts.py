@@ -128,7 +128,6 @@ ROWS: dict[str, tuple[str, str]] = {
     "artifact_more_children": ("{shown} of {total} are shown.", "共 {total} 件，显示 {shown} 件。"),
     "artifact_relation": ("Relation", "关系"),
     "artifact_commands": ("In a terminal", "在终端中"),
-    "artifact_downloads": ("Downloads", "下载"),
     "artifact_record": ("Lineage record", "谱系记录"),
     "artifact_card": ("Model card", "模型卡"),
     "artifact_report": ("Its report", "查看报告"),

@@ -24,7 +24,6 @@ ROWS: dict[str, tuple[str, str]] = {
     "overview_newest": ("Newest artifacts", "最新产物"),
     "overview_all_artifacts": ("all artifacts", "全部产物"),
     "overview_runs": ("Under way", "进行中"),
-    "overview_all_runs": ("all runs", "全部运行"),
     "overview_more_runs": ("{n} more are under way or cut short", "另有 {n} 个正在进行或被中断"),
     "overview_verdicts": ("Latest findings", "最新结论"),
     "overview_newest_ladder": ("Newest ladder", "最新阶梯"),

@@ -100,9 +100,9 @@ def state_folder(store: str | Path | None = None) -> Path:
     return (Path(store).expanduser() if store is not None else default_root()).absolute() / "serve"
 
 
-def default_address() -> str:
+def default_address(store: str | Path | None = None) -> str:
     """The SQLite file that is used where no address is given."""
-    return str(state_folder() / "gateway.db")
+    return str(state_folder(store) / "gateway.db")
 
 
 def connect(address: str | Path | None = None) -> Database:
