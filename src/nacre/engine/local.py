@@ -221,7 +221,10 @@ class LocalEngine(BaseEngine):
         if not isinstance(prompt, str):
             if self.template is None:
                 raise Unsupported(f"{self.name} has no chat template", remedy="give a plain text, or a chat model")
-            return self.template.prompt([{"role": one.role, "content": one.content} for one in prompt])
+            ids = self.template.prompt([{"role": one.role, "content": one.content} for one in prompt])
+            # An encoder reads a text with its end, as it did in training.
+            ended = self.loaded.layout == "encoder-decoder" and self.tokenizer.eos_id is not None
+            return [*ids, self.tokenizer.eos_id or 0] if ended else ids
         if self.loaded.layout == "encoder-decoder":
             return self.tokenizer.encode(prompt)
         return [*self.start_ids(), *self.tokenizer.encode(prompt, add_special=False)]

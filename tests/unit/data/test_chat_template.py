@@ -165,6 +165,19 @@ def test_a_template_is_found_where_transformers_puts_it(tmp_path: Path) -> None:
     assert len(opened.tokenizer) == len(vocabulary) + 2
 
 
+def test_a_template_that_writes_the_date_writes_the_same_in_every_training(tmp_path: Path) -> None:
+    from datetime import datetime
+
+    vocabulary = shipped.extended(tokenizer(), ("<|im_start|>", "<|im_end|>"))
+    vocabulary.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%Y-%m-%d') }}" + CHATML)
+    trained, used = ChatTemplate.open(tmp_path), ChatTemplate.find(tmp_path, vocabulary)
+    assert trained.render(CHAT).startswith("2024-07-26")
+    assert pickle.loads(pickle.dumps(trained)).render(CHAT).startswith("2024-07-26")
+    assert used is not None
+    assert used.render(CHAT)[:4] >= str(datetime.now().year - 1)
+
+
 def test_templates_travel_to_workers() -> None:
     chat = template("llama3")
     there = pickle.loads(pickle.dumps(chat))

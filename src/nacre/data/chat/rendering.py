@@ -30,26 +30,30 @@ class Rendered:
 
 
 class Template:
-    """One Jinja template. `roles` spells the special tokens by role (`bos`, `eos`, `pad`, `unk`)."""
+    """One Jinja template. `roles` spells the special tokens by role (`bos`, `eos`, `pad`, `unk`); `today` is what
+    templates write that name a day (None: the day it is)."""
 
-    def __init__(self, source: str, roles: Mapping[str, str]) -> None:
+    def __init__(self, source: str, roles: Mapping[str, str], today: datetime | None = None) -> None:
         self.marked = _MARKERS.search(source) is not None
         """Whether the template itself says what the model writes: `{% generation %} ... {% endgeneration %}`."""
-        self._source, self._roles = source, dict(roles)
+        self._source, self._roles, self._today = source, dict(roles), today
         self._tokens = {f"{role}_token": roles.get(role, "") for role in ("bos", "eos", "pad", "unk")}
         sandbox = require("jinja2.sandbox")
         environment = sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_marking(), "jinja2.ext.loopcontrols"]
         )
         environment.filters["tojson"] = _to_json
-        environment.globals |= {"raise_exception": _refuse, "strftime_now": datetime.now().strftime}
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": self._date}
         try:
             self._template = environment.from_string(source)
         except require("jinja2").TemplateError as error:
             raise CheckpointError(f"the chat template is broken: {error}", remedy="fetch the model again") from error
 
-    def __reduce__(self) -> tuple[type[Template], tuple[str, dict[str, str]]]:
-        return Template, (self._source, self._roles)
+    def __reduce__(self) -> tuple[type[Template], tuple[str, dict[str, str], datetime | None]]:
+        return Template, (self._source, self._roles, self._today)
+
+    def _date(self, form: str) -> str:
+        return (self._today or datetime.now()).strftime(form)
 
     def render(self, messages: Messages, tools: Tools | None = None, *, answering: bool = False) -> Rendered:
         """The text of the conversation; `answering` ends it where the next answer begins. DataError if refused."""

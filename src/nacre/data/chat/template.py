@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ from nacre.errors import ConfigError, DataError
 
 Trained = Literal["assistant", "last", "all"]
 
+TRAINING_DAY = datetime(2024, 7, 26)  # the day that Llama 3.1's template takes where it is told none
 _PRIVATE = range(0xE001, 0xF8FF)
 _PROBE = "\ue000"
 _OTHER = f"name another template (template: {' | '.join(shipped.CONTROLS)})"
@@ -55,9 +57,11 @@ class ChatTemplate:
     conversation. Text of a message never becomes a special token.
     """
 
-    def __init__(self, source: str, tokenizer: Tokenizer, name: str = "the chat template") -> None:
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, name: str = "the chat template", *, today: datetime | None = None
+    ) -> None:
         self.source, self.tokenizer, self.name = source, tokenizer, name
-        self.template = Template(source, tokenizer.roles)
+        self.template = Template(source, tokenizer.roles, today)
         added = tokenizer.raw.get_added_tokens_decoder()
         spelled = {index: token.content for index, token in added.items() if token.special}
         spelled |= {index: text for text in tokenizer.roles.values() if (index := tokenizer.id_of(text)) is not None}
@@ -67,8 +71,9 @@ class ChatTemplate:
 
     @classmethod
     def open(cls, folder: Path, name: str | None = None, *, add_tokens: bool = False) -> ChatTemplate:
-        """The shipped template `name`, or the folder's own, with the folder's tokenizer; `add_tokens` gives it the
-        control tokens that it lacks. ConfigError where no template is named and the folder has none."""
+        """For training: the shipped template `name`, or the folder's own, with the folder's tokenizer; `add_tokens`
+        gives it the control tokens that it lacks. A template that writes the date writes `TRAINING_DAY`, so that the
+        same run is the same on another day. ConfigError where no template is named and the folder has none."""
         tokenizer = Tokenizer.load(folder)
         if name is not None:
             lacking = shipped.lacking(name, tokenizer) if add_tokens else []
@@ -76,7 +81,7 @@ class ChatTemplate:
         found = cls.find(folder, tokenizer)
         if found is None:
             raise ConfigError(f"{folder} has no chat template", remedy=_OTHER.replace("another", "a"))
-        return found
+        return cls(found.source, tokenizer, today=TRAINING_DAY)
 
     @classmethod
     def find(cls, folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -22,7 +22,7 @@ class ChatConfig:
     system turn for conversations that have none. `bad_rows`: `drop` and count them, or `raise` at the first.
     `duplicates`: `remove` rows with the same texts; a split that is held out keeps its row.
     `splits`: `source` keeps the source's own (files named train, valid, test), `ratio` splits by the prompt's content
-    as `split` says, so that a prompt is in one split only; `auto` takes the source's where it has them.
+    as `split` says, so that a prompt is in one split only; `auto` takes the source's where it has several.
     `valid_share`: this share of the training rows becomes valid where the source has none. `limit`: the first so many
     rows of a split.
     """

@@ -57,13 +57,13 @@ def look_at(config: ChatConfig, source: Path) -> Look:
         assert reader.format is not None
         kind = kind or _resolved(reader)
         formats.append(reader.format.name)
-    named = any(file.split for file in files)
+    named = {file.split for file in files} - {None}
     if config.splits == "source" and not named:
         raise DataError(
             f"{source} has no files named train, valid or test", remedy="splits: ratio, or name the files so"
         )
     assert kind is not None
-    return Look(files, kind, formats, named if config.splits == "auto" else config.splits == "source")
+    return Look(files, kind, formats, len(named) > 1 if config.splits == "auto" else config.splits == "source")
 
 
 def _resolved(reader: RowReader) -> Kind:
