@@ -114,7 +114,7 @@ def test_statistics_are_those_of_training(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--row", "9"], "there is no row 9: the data has 5"),
+        (["--row", "9"], "there is no row 9: the data has 6"),
         (["--row", "0"], "counted from 1"),
         (["--objective", "preference", "--trained", "all"], "last answers are trained"),
         (["--context", "1"], "context is 1"),
