@@ -233,8 +233,7 @@ def positions(batch: Any, outputs: Outputs, grid: Tensor) -> Tensor:
     picks = getattr(batch, "picks", None)
     if picks is not None:
         flat = torch.zeros(grid.numel(), dtype=grid.dtype, device=grid.device)
-        flat[picks] = trained.to(grid.dtype)
-        return flat.view(grid.shape)
+        return flat.index_add(0, picks, trained.to(grid.dtype)).view(grid.shape)
     real: Tensor = batch.mask.to(grid.dtype)
     return real / real.sum(-1, keepdim=True).clamp_min(1)
 

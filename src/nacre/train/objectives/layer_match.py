@@ -17,6 +17,7 @@ from nacre.errors import ConfigError
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.model import Kernel
 from nacre.kernel.stack import Stack
+from nacre.train.loss import capped
 from nacre.train.objectives.config_align import LayerMatch
 
 PROJECTIONS = "projections"
@@ -116,7 +117,7 @@ def apart(kernel: Kernel, mine: States, theirs: States, layers: Mapping[int, int
         states = mine[layer] if projections is None else projections(layer, mine[layer])
         wanted = theirs[other]
         if kind == "cosine":
-            terms.append(1 - F.cosine_similarity(states.float(), wanted.float(), dim=-1, eps=1e-8))
+            terms.append(1 - F.cosine_similarity(capped(states, None), capped(wanted, None), dim=-1, eps=1e-8))
         else:
             terms.append((states - wanted).square().mean(-1))
     return torch.stack(terms).mean(0)
