@@ -74,7 +74,8 @@ def value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float | None = N
 def entropy(logits: Tensor) -> Tensor:
     """Of the distribution of each row in nats, (N, V) to (N,); minus infinity is a probability of 0."""
     logps = logits.log_softmax(dim=-1)
-    return -torch.where(logps.isinf(), torch.zeros_like(logps), logps.exp() * logps).sum(dim=-1)
+    possible = logps.masked_fill(logps.isinf(), 0.0)  # before the product: 0 times infinity has no gradient
+    return -(possible.exp() * possible).sum(dim=-1)
 
 
 def kl_estimate(policy: Tensor, reference: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
