@@ -16,9 +16,10 @@ from audit_bank_parts.plan import Recipe, Spec
 from nacre.data.tokenizer import Tokenizer
 from nacre.data.tokenizer import train as train_tokenizer
 from nacre.data.tokenizer_config import TokenizerConfig
-from nacre.kernel import hf, lora
+from nacre.kernel import hf
+from nacre.kernel.adapters import adapted
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.kernel.generate import GenerationConfig, generate
-from nacre.kernel.lora_config import LoraConfig
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
 from nacre.lifecycle.audit.attacks.catalogue import ATTACKS
@@ -101,7 +102,7 @@ def _begin(spec: Spec, words: Tokenizer, bank: Path) -> Kernel:
     kernel = model.kernel()
     if spec.train == "lora":
         config = LoraConfig(rank=spec.rank, alpha=2.0 * spec.rank, targets=("q", "k", "v", "o", "gate", "up", "down"))
-        lora.attach(kernel, config, torch.Generator().manual_seed(spec.order_seed))
+        adapted.attach(kernel, config, torch.Generator().manual_seed(spec.order_seed))
     return kernel
 
 
@@ -138,7 +139,7 @@ def _fit(kernel: Kernel, rows: list[dict[str, str]], spec: Spec, words: Tokenize
     )
     result = train(kernel, objective, examples, config, folder=scratch)
     if spec.train == "lora":
-        lora.fold(kernel)
+        adapted.fold(kernel)
     return float([row["loss"] for row in result.history if "loss" in row][-1])
 
 

@@ -11,8 +11,9 @@ import torch
 from hf_tiny import CASES, Case, difference, inputs, kernel_logits, theirs_logits
 
 from nacre.errors import CheckpointError
-from nacre.kernel import hf, lora, peft
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel import hf
+from nacre.kernel.adapters import adapted, peft, places
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.kernel.model import Kernel
 
 theirs = pytest.importorskip("peft")
@@ -44,10 +45,10 @@ def shaken(kernel: Kernel, seed: int = 3) -> None:
     """Adapters that do something."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for adapter in lora.adapters(kernel).values():
-            adapter.lora_a.normal_(0, 0.2, generator=generator)
-            adapter.lora_b.normal_(0, 0.2, generator=generator)
-        for parameter in lora.head_parameters(kernel).values():
+        for adapter in adapted.adapters(kernel).values():
+            adapter.a.normal_(0, 0.2, generator=generator)
+            adapter.b.normal_(0, 0.2, generator=generator)
+        for parameter in places.head_parameters(kernel).values():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
@@ -63,7 +64,7 @@ def test_peft_reads_our_adapters_with_the_same_logits(name: str, targets: tuple[
     base = folders(case, tmp_path)
     kernel, given = hf.load(base), inputs(case)
     before = kernel_logits(kernel, given)
-    lora.attach(kernel, LoraConfig(rank=3, alpha=6.0, targets=targets))
+    adapted.attach(kernel, LoraConfig(rank=3, alpha=6.0, targets=targets))
     shaken(kernel)
     ours = kernel_logits(kernel, given)
     assert difference(ours, before) > 1e-2
@@ -75,7 +76,7 @@ def test_peft_reads_our_adapters_with_the_same_logits(name: str, targets: tuple[
     assert difference(ours, theirs_logits(model, case, given)) < 1e-4
     again = hf.load(base)
     # Where their class joins q, k and v, a part without an adapter comes back with one of zeros.
-    assert set(peft.load(again, tmp_path / "adapter")) >= set(lora.adapters(kernel))
+    assert set(peft.load(again, tmp_path / "adapter")) >= set(adapted.adapters(kernel))
     assert difference(ours, kernel_logits(again, given)) < 1e-5
 
 
@@ -104,7 +105,7 @@ def test_we_read_pefts_adapters_with_the_same_logits(name: str, options: Any, tm
     peft.save(kernel, tmp_path / "again")
     model = theirs.PeftModel.from_pretrained(case.model.from_pretrained(base), tmp_path / "again").eval()
     assert difference(expected, theirs_logits(model, case, given)) < 1e-4
-    lora.fold(kernel)
+    adapted.fold(kernel)
     hf.save(kernel, tmp_path / "folded")
     folded = case.model.from_pretrained(tmp_path / "folded").eval()
     assert difference(expected, theirs_logits(folded, case, given)) < 1e-4
@@ -125,7 +126,6 @@ def test_an_adapter_of_a_joined_matrix_keeps_its_rank(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"use_dora": True},
         {"bias": "lora_only"},
         {"lora_bias": True},
         {"init_lora_weights": "pissa"},
@@ -160,6 +160,6 @@ def test_every_field_that_peft_writes_by_default_is_known(tmp_path: Path) -> Non
 def test_adapters_of_images_are_refused(tmp_path: Path) -> None:
     base = folders(CASES["vit-classify"], tmp_path)
     kernel = hf.load(base)
-    lora.attach(kernel, LoraConfig())
+    adapted.attach(kernel, LoraConfig())
     with pytest.raises(CheckpointError, match="no names"):
         peft.save(kernel, tmp_path / "adapter")

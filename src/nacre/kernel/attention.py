@@ -5,7 +5,7 @@ B batch, T queries, S keys, D hidden, H heads, K key heads, E head width.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from nacre.kernel.cache import LayerCache
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.norm import make_norm
 from nacre.kernel.position import rotate
+
+if TYPE_CHECKING:
+    from nacre.kernel.adapters.prefix import PrefixSite
 
 
 class Pattern(NamedTuple):
@@ -33,6 +36,8 @@ class Attention(nn.Module):
     that work on whole matrices. On a CPU one fused product measured no faster.
     """
 
+    adapters: PrefixSite | None  # learnt keys and values before all others
+
     def __init__(self, config: KernelConfig, window: int | None = None) -> None:
         super().__init__()
         self.head_dim, self.window = config.head_width, window
@@ -46,6 +51,12 @@ class Attention(nn.Module):
         self.o = nn.Linear(inner, config.hidden_size, bias=config.attention_output_bias)
         self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else None
         self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else None
+        self.register_module("adapters", None)
+
+    @property
+    def prefix(self) -> int:
+        """How many learnt keys stand before all others now; a pattern has their columns too."""
+        return 0 if self.adapters is None else self.adapters.length
 
     def forward(
         self, x: Tensor, pattern: Pattern, rope: Table | None = None, cache: LayerCache | None = None
@@ -59,6 +70,8 @@ class Attention(nn.Module):
         k = k.transpose(1, 2)
         if cache is not None:
             k, v = cache.append(k, v)
+        if self.adapters is not None:
+            k, v = self.adapters.before(k, v)
         return self._attend(q.transpose(1, 2), k, v, pattern)
 
     def memory(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

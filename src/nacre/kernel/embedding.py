@@ -5,6 +5,8 @@ B batch, T tokens, D hidden, C channels.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,9 +14,14 @@ from torch import Tensor, nn
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.norm import make_norm
 
+if TYPE_CHECKING:
+    from nacre.kernel.adapters.prompt import PromptSite
+
 
 class Embedding(nn.Module):
     """Tokens (B, T) or pixels (B, C, height, width) to (B, T, D)."""
+
+    adapters: PromptSite | None  # learnt embeddings, whose ids are below 0
 
     def __init__(self, config: KernelConfig) -> None:
         super().__init__()
@@ -31,6 +38,7 @@ class Embedding(nn.Module):
         # ERNIE's task types: only the first is ever used, as in `transformers` when none is given.
         self.task_types = nn.Embedding(config.task_types, size) if config.task_types else None
         self.norm = make_norm(config, size) if config.embedding_norm else None
+        self.register_module("adapters", None)
 
     def forward(
         self, ids: Tensor, positions: Tensor | None, start: int = 0, token_types: Tensor | None = None
@@ -54,5 +62,7 @@ class Embedding(nn.Module):
             patches = self.patches(ids).flatten(2).transpose(1, 2)
             return torch.cat((self.cls.to(patches.dtype).expand(patches.shape[0], 1, -1), patches), dim=1)
         assert self.tokens is not None
+        if self.adapters is not None and self.adapters.length:
+            return self.adapters.embedded(ids, self.tokens)
         vectors: Tensor = self.tokens(ids)
         return vectors

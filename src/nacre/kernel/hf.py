@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from nacre.errors import CheckpointError
+from nacre.kernel.adapters import peft
+from nacre.kernel.adapters.adapted import is_adapter
+from nacre.kernel.adapters.site import sites
 from nacre.kernel.config import KernelConfig
 from nacre.kernel.families import FAMILIES
 from nacre.kernel.hf_config import read_config, write_config
 from nacre.kernel.hf_files import CONFIG, HEAD, read_json, read_safetensors, read_weights, write_folder
 from nacre.kernel.hf_tensors import to_canonical, to_theirs
-from nacre.kernel.lora import adapters
 from nacre.kernel.model import Kernel
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Kernel:
     """The kernel in a checkpoint folder, in evaluation mode, with the stored dtype.
 
     Reads `model.safetensors`, single or sharded, or `pytorch_model.bin` through torch's safe loader. T5 in float16
-    becomes float32, and says so: its feed-forward leaves float16's range. Raises CheckpointError saying what and why:
+    becomes float32, and says so: its feed-forward leaves float16's range. An adapter that was saved beside the weights,
+    because they have no place for it, is attached. Raises CheckpointError saying what and why:
     a family, rope type or other choice that no kernel has, quantised weights, a damaged file, and any tensor that is
     missing, left over, of another shape, or tied and yet different.
     """
@@ -54,25 +57,31 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Kernel:
         state = {name: tensor.float() for name, tensor in state.items()}
     kernel.load_state_dict(state, strict=True, assign=True)
     kernel.requires_grad_(True)
+    adapter = given.get("nacre", {}).get("adapter")
+    if adapter is not None:
+        peft.load(kernel, folder / adapter)
     return kernel.to(device).eval()
 
 
-def save(kernel: Kernel, folder: str | Path) -> None:
+def save(kernel: Kernel, folder: str | Path, *, adapter: str | None = None) -> None:
     """Writes `config.json` and `model.safetensors`, which `transformers` loads with the same logits.
 
     The stored dtype is the parameters'. A crash leaves no `config.json`, so nothing half-written looks complete.
     Raises CheckpointError, before anything is written, for a config that the family's format cannot express, and for a
-    kernel with adapters, which the format has no place for.
+    kernel with adapters, which the format has no place for. `adapter`: the folder inside where `peft.save` wrote them;
+    the weights are then those of the base, and `load` puts the adapter back (`transformers` does not: use PEFT).
     """
-    adapted = adapters(kernel)
-    if adapted:
+    adapted = sites(kernel)
+    if adapted and adapter is None:
         raise CheckpointError(
-            f"the kernel has adapters (lora_a, lora_b) on {len(adapted)} matrices, which a checkpoint cannot hold",
-            remedy="fold them into the weights first: nacre.kernel.lora.fold(kernel)",
+            f"the kernel has adapters beside {len(adapted)} modules, which a checkpoint cannot hold",
+            remedy="fold them into the weights first: nacre.kernel.adapters.adapted.fold(kernel)",
         )
     config, held = kernel.config, kernel.config.head_in_checkpoint
     described = write_config(config)
-    state = {name: tensor.detach().cpu() for name, tensor in kernel.state_dict().items()}
+    if adapter is not None:
+        described.setdefault("nacre", {})["adapter"] = adapter
+    state = {name: tensor.detach().cpu() for name, tensor in kernel.state_dict().items() if not is_adapter(name)}
     described["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     head = {} if held else {name: t.contiguous() for name, t in state.items() if name.startswith(_HEAD_PARTS)}
     body = {name: tensor for name, tensor in state.items() if name not in head}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nacre.errors import ConfigError, DataError
+from nacre.kernel.adapters.prompt import led
 from nacre.kernel.cache import Cache
 from nacre.kernel.config import Head, KernelConfig, Pooling
 from nacre.kernel.embedding import Embedding
@@ -90,6 +91,9 @@ class Kernel(nn.Module):
             return self._encode_decode(ids, mask, decoder_ids, decoder_mask, cache)
         assert ids is not None
         past = 0 if cache is None else cache.length
+        prompt = 0 if past else self._prompt(segments)
+        if prompt:
+            ids, mask, token_types, positions = led(prompt, ids, mask, token_types, positions)
         length = self.config.max_positions if ids.dim() == 4 else ids.shape[1]
         self._check_length(length, mask, cache)
         if cache is not None:
@@ -98,13 +102,29 @@ class Kernel(nn.Module):
         else:
             keep = mask
             positions = self._positions(ids, mask, segments, past) if positions is None else positions
-        x = self.embed(ids, positions, past, token_types)
-        end = min(past + length, self.config.max_positions)
-        rope = None if self.rotary is None else self.rotary(positions, past, end)
+        first = self.prefix
+        positions = positions if positions is None else positions + first
+        x = self.embed(ids, positions, first + past, token_types)
+        end = min(first + past + length, self.config.max_positions)
+        rope = None if self.rotary is None else self.rotary(positions, first + past, end)
         scene = Scene(Span(past, length), keep=keep, segments=segments, rope=rope, cache=cache)
         stack = self.decoder if self.decoder is not None else self.encoder
         assert stack is not None
-        return Output(stack(x, scene))
+        hidden = stack(x, scene)
+        return Output(hidden[:, prompt:] if prompt else hidden)
+
+    @property
+    def prefix(self) -> int:
+        """Positions that learnt keys take before the first of a text (0 where positions are no part of the input)."""
+        stack = self.decoder if self.decoder is not None else self.encoder
+        assert stack is not None
+        return stack.prefix if self.config.position in ("learned", "rotary") and not self.config.is_vision else 0
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that a text may have; None where nothing bounds it. Prefixes and prompts take some of it."""
+        bounded = self.config.position in ("learned", "rotary")
+        return self.config.max_positions - self.prefix - self._prompt() if bounded else None
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., V), for the heads `lm`, `mlm` and `pretraining`."""
@@ -211,6 +231,8 @@ class Kernel(nn.Module):
             memory, mask = cache.encoder_hidden, cache.encoder_mask
         else:
             assert ids is not None
+            if prompt := self._prompt():
+                ids, mask, _, _ = led(prompt, ids, mask, None, None)
             x = self.embed(ids, None)
             memory = self._drop_last(self.encoder(x, Scene(Span(0, ids.shape[1]), keep=mask)))
             if cache is not None:
@@ -238,6 +260,14 @@ class Kernel(nn.Module):
         counted: Tensor = (keep.cumsum(dim=1) - 1).clamp(min=0)[:, past:]
         return counted
 
+    def _prompt(self, segments: Tensor | None = None) -> int:
+        """How many learnt embeddings stand before a text."""
+        length = 0 if self.embed.adapters is None else self.embed.adapters.length
+        if length and segments is not None:
+            what = "a learnt prompt stands before one text, and these rows hold several (packed documents)"
+            raise ConfigError(what, remedy="packing: none")
+        return length
+
     def _token_matrix(self) -> Tensor:
         assert self.embed.tokens is not None
         return self.embed.tokens.weight
@@ -259,7 +289,7 @@ class Kernel(nn.Module):
         return ConfigError(what, remedy=f"kernel.with_head(...) with one of: {heads}")
 
     def _check_length(self, new: int, mask: Tensor | None, cache: Cache | None) -> None:
-        limit, past = self.config.max_positions, 0 if cache is None else cache.length
+        limit, past = self.config.max_positions - self.prefix, 0 if cache is None else cache.length
         if past + new <= limit or self.config.position not in ("learned", "rotary"):
             return
         length = past + new

@@ -127,7 +127,7 @@ class Running:
         """Raises DataError for a prompt that is empty or leaves no position, ConfigError for stops without `decode`."""
         if asked.config.stop and self.decode is None:
             raise ConfigError("stop strings need a decoder of ids", remedy="pass decode=tokenizer.decode")
-        limit = self.kernel.config.max_positions if self.kernel.config.position in ("learned", "rotary") else None
+        limit = self.kernel.room
         if not asked.prompt:
             raise DataError(
                 f"prompt {asked.number + 1} is empty", remedy="give a text, or begin it with the start token"
@@ -255,8 +255,8 @@ class Running:
                 return text.ended("stop", answer[: min(cuts)])
         if stopped is None and len(text.written) >= text.config.max_new_tokens:
             stopped = "length"
-        bounded = config.position in ("learned", "rotary") and config.layout != "encoder-decoder"
-        if stopped is None and bounded and len(text.seen) >= config.max_positions:
+        room = None if config.layout == "encoder-decoder" else self.kernel.room
+        if stopped is None and room is not None and len(text.seen) >= room:
             stopped = "context"
         if stopped is None:
             return None

@@ -101,6 +101,11 @@ class Stack(nn.Module):
                 x = layer(*given)
         return x if self.norm is None else self.norm(x)
 
+    @property
+    def prefix(self) -> int:
+        """How many learnt keys every layer has before all others."""
+        return next((layer.attention.prefix for layer in self._layers()), 0)
+
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
@@ -120,10 +125,15 @@ class Stack(nn.Module):
         if window is not None and span.past >= window:
             span = span._replace(first=span.past - window + 1)
             keep = None if keep is None else keep[:, span.first :]
+        prefix = self.prefix
         allowed = attention_mask(span, causal=self.causal, window=window, keep=keep, segments=segments, device=x.device)
+        if prefix:
+            if allowed is None and self.causal and span.new > 1:
+                allowed = span.keys(x.device)[None, :] <= span.queries(x.device)[:, None]
+            allowed = None if allowed is None else F.pad(allowed, (prefix, 0), value=True)
         if self.relative is None:
             return Pattern(allowed, causal=self.causal and allowed is None and span.new > 1)
-        bias = self._relative_bias(span, x.device)
+        bias = self._relative_bias(span._replace(first=span.first - prefix), x.device)
         if allowed is None and self.causal and span.new > 1:
             allowed = span.keys(x.device)[None, :] <= span.queries(x.device)[:, None]
         return Pattern(bias if allowed is None else bias.masked_fill(~allowed, _NEVER))

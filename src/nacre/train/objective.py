@@ -287,7 +287,7 @@ def check_kernel(
             f"the tokenizer has {len(tokenizer):,} tokens, the kernel embeds {config.vocab_size:,}",
             remedy=f"build the kernel with vocab_size={len(tokenizer)}",
         )
-    if config.position in ("learned", "rotary") and positions > config.max_positions:
+    if kernel.room is not None and positions > kernel.room:
         raise ConfigError(
             f"{objective} makes texts of {positions:,} tokens, the kernel takes {config.max_positions:,}",
             remedy=f"lower the length to {config.max_positions}, or build the kernel with max_positions={positions}",

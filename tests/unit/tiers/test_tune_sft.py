@@ -12,12 +12,13 @@ from chat_kit import assistant, tokenizer, user
 from objective_kit import kernel as kit_kernel
 from objective_kit import tokenizer as kit_tokenizer
 
+from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.engine.native import Native
 from nacre.engine.protocol import Message, Sampling
 from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.kernel import hf
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
 from nacre.recipe.catalogue import find
@@ -25,6 +26,7 @@ from nacre.recipe.stage import Work
 from nacre.tiers.tune.conversation import TuneSftConfig, check_sft
 from nacre.train.config import TrainConfig
 from nacre.train.objectives.config_align import SftConfig
+from nacre.train.objectives.sft import SftSeq2Seq
 
 TALKS = [
     {"messages": [user("hello"), assistant("Hello there.")]},
@@ -34,9 +36,9 @@ TALKS = [
 ]
 
 
-def base(folder: Path) -> Path:
+def base(folder: Path, spare: int = 0) -> Path:
     vocabulary = tokenizer()
-    sizes = {"hidden_size": 48, "heads": 4, "layers": 2, "max_positions": 128, "vocab_size": len(vocabulary)}
+    sizes = {"hidden_size": 48, "heads": 4, "layers": 2, "max_positions": 128, "vocab_size": len(vocabulary) + spare}
     ids = {"bos_id": vocabulary.bos_id, "eos_id": vocabulary.eos_id, "pad_id": vocabulary.pad_id}
     config = preset("llama2", **sizes | ids, head="lm")
     hf.save(Kernel(config, torch.Generator().manual_seed(0)), folder)
@@ -106,6 +108,17 @@ def test_what_is_written_is_read_by_transformers_with_the_same_prompt(tmp_path: 
     assert theirs.convert_tokens_to_ids("<|im_end|>") in json.loads((out / "config.json").read_text())["eos_token_id"]
 
 
+def test_rows_to_spare_are_used_before_the_kernel_grows(tmp_path: Path) -> None:
+    model, rows = base(tmp_path / "base", spare=10), data(tmp_path / "data")
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick(1))
+    out, metrics = tuned(tmp_path / "run", model, rows, config)
+    assert metrics["added_tokens"] == 2
+    assert hf.load(out).config.vocab_size == len(tokenizer()) + 10
+    assert Tokenizer.load(out).id_of("<|im_end|>") == len(tokenizer()) + 1
+    with pytest.raises(ConfigError, match="adapters would leave untrained"):
+        tuned(tmp_path / "lora", model, rows, TuneSftConfig(template="chatml", add_tokens=True, lora=LoraConfig()))
+
+
 def test_the_same_bytes_again(tmp_path: Path) -> None:
     model, rows = base(tmp_path / "base"), data(tmp_path / "data")
     config = TuneSftConfig(template="chatml", add_tokens=True, **quick(3))
@@ -123,6 +136,19 @@ def test_an_encoder_decoder_reads_questions_and_writes_answers(tmp_path: Path) -
     told = json.loads((out / "training.json").read_text())
     assert told["examples"] == 3
     assert told["rows"]["dropped"] == {"conversations of several turns or with tools, which need a template": 1}
+
+
+def test_an_encoder_decoder_with_a_template_is_asked_as_it_was_taught(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    hf.save(kit_kernel("t5", decoder_start_id=kit_tokenizer("t5").pad_id, eos_id=kit_tokenizer("t5").eos_id), folder)
+    kit_tokenizer("t5").save(folder)
+    config = TuneSftConfig(template="chatml", add_tokens=True, **quick(2))
+    out, metrics = tuned(tmp_path / "run", folder, data(tmp_path / "data"), config)
+    assert metrics["examples"] == 4
+    template = ChatTemplate.open(out)
+    example = SftSeq2Seq(template.tokenizer, template, config.objective).encode(TALKS[0])
+    assert example is not None
+    assert Native(out).prompt_ids((Message("user", "hello"),)) == example.source.tolist()
 
 
 def test_tokens_that_adapters_would_leave_untrained_are_refused(tmp_path: Path) -> None:

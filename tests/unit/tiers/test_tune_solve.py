@@ -14,8 +14,9 @@ import pytest
 from tune_tasks import base_model, desk_rows, make_task
 
 from nacre.errors import CheckpointError, ConfigError
-from nacre.kernel import hf, peft
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel import hf
+from nacre.kernel.adapters import peft
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.lineage.digest import digest_folder
 from nacre.recipe import catalogue
 from nacre.recipe.config import build

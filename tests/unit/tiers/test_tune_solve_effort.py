@@ -10,8 +10,9 @@ from tune_tasks import base_model, desk_rows, make_task
 
 from nacre.data.write import write_json
 from nacre.errors import DataError
-from nacre.kernel import hf, lora, peft
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel import hf
+from nacre.kernel.adapters import adapted, peft
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.recipe import catalogue
 from nacre.recipe.stage import Work
 from nacre.tiers.rung import read_manifest
@@ -104,5 +105,5 @@ def test_the_tuning_stages_take_adapters(tmp_path: Path) -> None:
     merged = hf.load(work.out)
     again = hf.load(base).with_head("classify", labels=merged.config.labels, pooling="mean")
     assert len(peft.load(again, work.out / "adapter")) == 4
-    lora.fold(again)
+    adapted.fold(again)
     assert all(one.allclose(again.state_dict()[name], atol=1e-6) for name, one in merged.state_dict().items())

@@ -12,7 +12,7 @@ import pytest
 from tune_tasks import base_model, make_task
 
 from nacre.errors import CheckpointError
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.recipe import catalogue
 from nacre.recipe.stage import Work
 from nacre.tiers.rung import open_rung, read_manifest

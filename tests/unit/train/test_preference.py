@@ -14,8 +14,8 @@ from chat_kit import assistant, template, user
 from objective_kit import kernel, rng, tokenizer
 
 from nacre.errors import ConfigError, DataError, TrainingError
-from nacre.kernel import lora
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters import adapted
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.kernel.model import Kernel
 from nacre.progress import Silent
 from nacre.train.config import TrainConfig
@@ -101,17 +101,17 @@ def test_trap_39_truncation_of_an_encoder_decoder_cuts_each_side_on_its_own() ->
 def test_trap_39_with_adapters_the_reference_is_the_model_without_them() -> None:
     policy = kernel("gpt")
     plain = copy.deepcopy(policy)
-    lora.attach(policy, LoraConfig(rank=2), rng())
+    adapted.attach(policy, LoraConfig(rank=2), rng())
     with torch.no_grad():
-        for adapter in lora.adapters(policy).values():
-            adapter.lora_b.normal_(generator=rng(1))
+        for adapter in adapted.adapters(policy).values():
+            adapter.get_parameter("b").normal_(generator=rng(1))
     sides = [side for one in prepare(objective(kind="orpo"), ROWS) for side in one.sides]
     collate = objective()._sides
     assert np.array_equal(Reference(policy).logps(sides, collate), Reference(plain).logps(sides, collate))
     with torch.no_grad():
-        adapted, _ = answer_logps(policy, collate(sides))
-    assert np.abs(adapted.numpy() - Reference(plain).logps(sides, collate)).max() > 1e-2
-    assert all(adapter.enabled for adapter in lora.adapters(policy).values())
+        changed, _ = answer_logps(policy, collate(sides))
+    assert np.abs(changed.numpy() - Reference(plain).logps(sides, collate)).max() > 1e-2
+    assert adapted.active(policy) == {"default": 1.0}
 
 
 def test_equal_sides_are_dropped_and_counted() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nacre.data.chat.shipped import check_name
 from nacre.errors import ConfigError
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.train.config import TrainConfig
@@ -28,6 +28,7 @@ class TuneSftConfig:
     add_tokens: bool = False
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
     robust: RobustConfig | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ def check_sft(config: TuneSftConfig, inputs: Mapping[str, Path]) -> None:
     from nacre.data.chat.template import ChatTemplate
     from nacre.data.read import read
 
+    chosen(config.lora, config.adapter)
     if config.robust is not None and config.train.compile:
         raise ConfigError("robust training hooks into the kernel and is not compiled", remedy="train.compile: false")
     if "data" in inputs and (file := inputs["data"] / "train.jsonl").is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError, ConfigError
+from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
 from nacre.lineage.durable import write_atomic
@@ -29,13 +30,13 @@ def tune_sft(config: TuneSftConfig, work: Work) -> Mapping[str, Scalar]:
         )
     template = _template(config, work, kernel)
     tokenizer = load_tokenizer(work) if template is None else template.tokenizer
-    added = _fitted_to(kernel, tokenizer, config)
+    added = _fitted_to(kernel, tokenizer, config, work)
     if kernel.config.layout == "encoder-decoder":
         objective: Sft | SftSeq2Seq = SftSeq2Seq(tokenizer, template, config.objective)
     else:
         assert template is not None
         objective = Sft(template, config.objective)
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
     if template is not None:
         _end_answers(kernel, template)
@@ -56,17 +57,17 @@ def _template(config: TuneSftConfig, work: Work, kernel: Kernel) -> ChatTemplate
     return ChatTemplate.open(folder, config.template, add_tokens=config.add_tokens)
 
 
-def _fitted_to(kernel: Kernel, tokenizer: Tokenizer, config: TuneSftConfig) -> int:
-    """Rows for tokens that the kernel has none for; how many were added."""
-    lacking = len(tokenizer) - kernel.config.vocab_size
-    if lacking <= 0 or not config.add_tokens:
-        return 0
-    if config.lora is not None:
+def _fitted_to(kernel: Kernel, tokenizer: Tokenizer, config: TuneSftConfig, work: Work) -> int:
+    """Rows for tokens that the kernel has none for; how many tokens the template brought."""
+    added = len(tokenizer) - len(load_tokenizer(work))
+    if added and chosen(config.lora, config.adapter) is not None:
         raise ConfigError(
-            f"the template {config.template} adds {lacking} tokens, whose embeddings adapters would leave untrained",
-            remedy="tune all weights (no lora:), or name a template whose tokens the tokenizer has",
+            f"the template {config.template} adds {added} tokens, whose embeddings adapters would leave untrained",
+            remedy="tune all weights (no lora: and no adapter:), or name a template whose tokens the tokenizer has",
         )
-    return grow(kernel, len(tokenizer))
+    if added and len(tokenizer) > kernel.config.vocab_size:  # some kernels have rows to spare
+        grow(kernel, len(tokenizer))
+    return added
 
 
 def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:

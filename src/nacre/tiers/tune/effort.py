@@ -11,17 +11,20 @@ from typing import Any, Literal
 
 from nacre.metrics.quality import Kind
 
-Method = Literal["frozen", "lora", "full"]
+Method = Literal["frozen", "bias", "bottleneck", "lora", "full"]
 
 # In order of cost: of equal scores the first wins.
 METHODS: Mapping[Kind, tuple[Method, ...]] = {
-    "classify": ("frozen", "lora", "full"),
-    "tag": ("lora", "full"),
-    "generate": ("lora", "full"),
-    "rank": ("frozen", "lora", "full"),
+    "classify": ("frozen", "bias", "bottleneck", "lora", "full"),
+    "tag": ("bias", "bottleneck", "lora", "full"),
+    "generate": ("bias", "bottleneck", "lora", "full"),
+    "rank": ("frozen", "bias", "bottleneck", "lora", "full"),
 }
-# Operations of training per operation of a forward pass: LoRA needs no gradients of the matrices that it leaves alone.
-COST: Mapping[Method, float] = {"frozen": 1.0, "lora": 2.2, "full": 3.0}
+# Operations of training per operation of a forward pass: adapters need no gradients of the matrices that they leave
+# alone.
+COST: Mapping[Method, float] = {"frozen": 1.0, "bias": 2.0, "bottleneck": 2.1, "lora": 2.2, "full": 3.0}
+# Rates of what no effort tries unasked.
+_ASKED: Mapping[Method, tuple[float, ...]] = {"bias": (3e-3,), "bottleneck": (1e-3,)}
 _FEWEST_BATCHES = 10  # of a trial that is to say something
 
 
@@ -124,7 +127,7 @@ def resolve(kind: Kind, rows: int, batch: int, epoch_flops: float, effort: Effor
 
 
 def _rates(method: Method, effort: Effort, wishes: Wishes) -> tuple[float, ...]:
-    given = wishes.learning_rates.get(method) or effort.rates.get(method)
+    given = wishes.learning_rates.get(method) or effort.rates.get(method) or _ASKED.get(method)
     return tuple(given or EFFORTS["thorough"].rates[method][1:2])
 
 

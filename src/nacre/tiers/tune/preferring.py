@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nacre.data.chat.shipped import check_name
 from nacre.errors import CheckpointError, DataError
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.kernel.config import KernelConfig
-from nacre.kernel.lora_config import LoraConfig
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.train.config import TrainConfig
@@ -35,6 +35,7 @@ class TunePreferenceConfig:
     dropout: bool = False
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None:
@@ -50,6 +51,7 @@ class TuneRewardConfig:
     template: str | None = None
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None:
@@ -58,6 +60,7 @@ class TuneRewardConfig:
 
 def check_preference(config: TunePreferenceConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: the rows' format, the template, that the kernels can write and fit each other."""
+    chosen(config.lora, config.adapter)
     kinds = ("preference pairs", "judged answers") if config.objective.kind == "kto" else ("preference pairs",)
     check_rows(inputs, kinds)
     model = config_of(inputs.get("model"))
@@ -74,6 +77,7 @@ def check_preference(config: TunePreferenceConfig, inputs: Mapping[str, Path]) -
 
 def check_reward(config: TuneRewardConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: the rows' format, the template, that the kernel can judge."""
+    chosen(config.lora, config.adapter)
     check_rows(inputs, ("preference pairs",))
     model = config_of(inputs.get("model"))
     if model is not None and model.layout == "encoder-decoder":
@@ -130,6 +134,7 @@ def check_template(name: str | None, inputs: Mapping[str, Path]) -> None:
 
 
 def config_of(model: Path | None) -> KernelConfig | None:
+    """The design of a model that is there already; None where it is made by an earlier step."""
     from nacre.kernel.hf_config import read_config
 
     if model is None or not (model / "config.json").is_file():

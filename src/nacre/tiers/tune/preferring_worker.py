@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError
 from nacre.kernel import hf
+from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
@@ -23,6 +26,7 @@ from nacre.train.objectives.config_align import WITH_REFERENCE, PreferenceConfig
 from nacre.train.objectives.preference import Kto, Preference
 from nacre.train.objectives.reference import Reference
 from nacre.train.objectives.reward import LABELS, Reward
+from nacre.train.precision import resolve_precision
 
 
 def tune_preference(config: TunePreferenceConfig, work: Work) -> Mapping[str, Scalar]:
@@ -41,7 +45,7 @@ def tune_preference(config: TunePreferenceConfig, work: Work) -> Mapping[str, Sc
     layout: Layout = "encoder-decoder" if kernel.config.layout == "encoder-decoder" else "decoder"
     reference = _reference(config, work, kernel, tokenizer)
     objective = made(tokenizer, template, config.objective, layout=layout, reference=reference)
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
     metrics = fit(kernel, objective, rows_of(work.inputs["data"], how.limit), how, work)
     _keep_words(tokenizer, template, work)
@@ -62,7 +66,7 @@ def tune_reward(config: TuneRewardConfig, work: Work) -> Mapping[str, Scalar]:
         kernel = kernel.with_head("classify", labels=LABELS, pooling="last" if decoder else "cls")
     template = template_of(config.template, tokenizer, work)
     objective = Reward(tokenizer, template, config.objective, layout="decoder" if decoder else "encoder")
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
     metrics = fit(kernel, objective, rows_of(work.inputs["data"], how.limit), how, work)
     _keep_words(tokenizer, template, work)
@@ -91,7 +95,11 @@ def _reference(config: TunePreferenceConfig, work: Work, kernel: Kernel, tokeniz
         def held() -> Kernel:
             return hf.load(folder).float()
 
-    return Reference(held, folder=work.scratch / "reference", device=work.device, progress=work.progress)
+    device = torch.device(work.device)
+    precision, _ = resolve_precision(config.train.precision, device)
+    return Reference(
+        held, folder=work.scratch / "reference", device=device, precision=precision, progress=work.progress
+    )
 
 
 def _check_vocabulary(tokenizer: Tokenizer, reference: Path) -> None:

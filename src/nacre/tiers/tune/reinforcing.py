@@ -58,6 +58,7 @@ TuneReinforceConfig = TuneGrpoConfig | TunePpoConfig
 
 def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: that the model writes, the template, that the rewards have what they judge by."""
+    chosen(config.lora, config.adapter)
     if config.rewards.model is not None and inputs and "reward_model" not in inputs:
         raise ConfigError(
             "rewards.model: no reward model is given", remedy="name one under inputs: reward_model (from tune.reward)"

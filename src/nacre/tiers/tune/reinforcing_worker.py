@@ -66,6 +66,7 @@ def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Sca
 
 def _reference(kernel: Kernel, config: TuneReinforceConfig, work: Work) -> Reference:
     """Lends the kernel as it is now: with its adapters off, or a copy of it."""
+    adapter = chosen(config.lora, config.adapter)
     adapt(kernel, adapter, work)
     held = kernel if adapter is not None else deepcopy(kernel).requires_grad_(False).eval().to(work.device)
 

@@ -54,7 +54,10 @@ def _planned(setting: Setting) -> tuple[Plan, float]:
     effort = Effort(config.flops or given.flops, given.epochs, given.search, given.rates)
     wishes = Wishes(
         methods=config.methods,
-        learning_rates={"full": config.learning_rates, "lora": config.lora_rates},
+        learning_rates={
+            "full": config.learning_rates,
+            **dict.fromkeys(("lora", "bottleneck", "bias"), config.lora_rates),
+        },
         epochs=config.epochs,
         search=config.search if setting.task.valid else 0.0,
     )
@@ -135,6 +138,8 @@ def _assemble(setting: Setting, best: Result, work: Work) -> None:
     ways = {
         "frozen": "as it is" if task.kind == "rank" else "frozen, under a logistic regression",
         "lora": f"tuned by LoRA of rank {setting.config.lora.rank}",
+        "bias": "tuned in its biases",
+        "bottleneck": f"with bottlenecks of {setting.config.bottleneck.width} channels",
         "full": "tuned in full",
     }
     write_manifest(

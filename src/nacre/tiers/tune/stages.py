@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nacre.errors import ConfigError
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.tiers.tune.effort import METHODS, Method
@@ -34,6 +34,7 @@ _TUNED = {
 class TuneClassifyConfig:
     """`pooling`: how token states become one. `balance`: how often rows of rare classes are seen. `lora`: train
     low-rank adapters and the head instead of all weights; the model is written merged, the adapters in `adapter/`.
+    `adapter`: the same for every method; prefixes and prompts stay beside the model, which loads them with it.
     `robust`: train against changed embeddings, or against the draws of dropout."""
 
     objective: ClassifyConfig = field(default_factory=ClassifyConfig)
@@ -42,6 +43,7 @@ class TuneClassifyConfig:
     balance: Balance = "none"
     limit: int | None = None  # training rows
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
     robust: RobustConfig | None = None
 
 
@@ -51,6 +53,7 @@ class TuneTagConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
     robust: RobustConfig | None = None
 
 
@@ -60,6 +63,7 @@ class TuneSeq2SeqConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
     robust: RobustConfig | None = None
 
 
@@ -69,6 +73,7 @@ class TuneCausalConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     limit: int | None = None
     lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
     robust: RobustConfig | None = None
 
 
@@ -84,6 +89,7 @@ def _check_tuned(
     config: TuneClassifyConfig | TuneTagConfig | TuneSeq2SeqConfig | TuneCausalConfig, inputs: Mapping[str, Path]
 ) -> None:
     del inputs
+    chosen(config.lora, config.adapter)
     if config.robust is not None and config.train.compile:
         raise ConfigError("robust training hooks into the kernel and is not compiled", remedy="train.compile: false")
 
@@ -134,10 +140,11 @@ class SolveConfig:
 
     `effort` resolves to operations, methods and learning rates (see `effort.py`); `flops` says the operations outright.
     Methods: `frozen` leaves the body as it is (a logistic regression over its embeddings, or these alone to rank by),
-    `lora` trains low-rank adapters, `full` everything; by default those of the effort. `learning_rates` are of `full`,
-    `lora_rates` of `lora`. `search`: the share of the operations that goes into choosing between them, by successive
-    halving on parts of the rows. `epochs` of the run that follows; `max_steps` cuts every run. `patience`: evaluations,
-    two an epoch, without improvement before a run stops. `context`: tokens of a text, and of a document to rank.
+    `lora`, `bottleneck` and `bias` train adapters, `full` everything; by default those of the effort, which are never
+    `bottleneck` and `bias`. `learning_rates` are of `full`, `lora_rates` of adapters. `search`: the share of the
+    operations that goes into choosing between them, by successive halving on parts of the rows. `epochs` of the run
+    that follows; `max_steps` cuts every run. `patience`: evaluations, two an epoch, without improvement before a run
+    stops. `context`: tokens of a text, and of a document to rank.
     """
 
     effort: Literal["quick", "normal", "thorough"] = "quick"
@@ -153,12 +160,15 @@ class SolveConfig:
     context: int = 256
     target_context: int = 128
     lora: LoraConfig = field(default_factory=lambda: LoraConfig(16, 32.0, 0.05, ("attention.*", "cross.*", "ffn.*")))
+    bottleneck: AdapterConfig = field(default_factory=lambda: AdapterConfig("bottleneck"))
 
     def __post_init__(self) -> None:
         for name in ("flops", "epochs", "max_steps", "batch_size", "patience"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is {value}", remedy="give a number above 0")
+        if self.bottleneck.method != "bottleneck":
+            raise ConfigError(f"bottleneck.method is {self.bottleneck.method}", remedy="leave it out")
         if self.search is not None and not 0 <= self.search < 1:
             raise ConfigError(f"search is {self.search}", remedy="give a share from 0 (none) up to, not including, 1")
         if any(not 0 < rate < float("inf") for rate in (*self.learning_rates, *self.lora_rates)):

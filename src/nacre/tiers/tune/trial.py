@@ -16,6 +16,7 @@ from typing import Any
 
 from nacre.data.write import write_json
 from nacre.kernel import hf
+from nacre.kernel.adapters.config import AdapterConfig
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, Rows, fit, keep_tokenizer
@@ -23,6 +24,7 @@ from nacre.tiers.kernel_answers import KernelAnswers, opened
 from nacre.tiers.task import Row
 from nacre.tiers.tune.effort import Candidate
 from nacre.tiers.tune.setting import JUDGED_IN_SEARCH, Prepared, Setting, prepare
+from nacre.tiers.tune.stages import SolveConfig
 from nacre.tiers.tune.worker import adapt
 from nacre.train.config import TrainConfig
 
@@ -103,8 +105,7 @@ def run(setting: Setting, trial: Trial, start: Path | None) -> Result:
     made = prepare(setting, None if trial.whole else setting.order[: trial.rows], start)
     rows = made.rows if trial.whole else Rows(made.rows.train, [])
     config = schedule(setting, trial, made, bool(rows.valid))
-    adapters = setting.config.lora if trial.candidate.method == "lora" else None
-    trained = adapt(made.kernel, adapters, work)
+    trained = adapt(made.kernel, adapter_of(setting.config, trial.candidate.method), work)
     inner = Work(work.inputs, out, steps, seed=work.seed, progress=work.progress, device=work.device)
     found = fit(made.kernel, made.objective, rows, Fit(config), inner)
     keep_tokenizer(setting.tokenizer, out, setting.base)
@@ -128,6 +129,15 @@ def run(setting: Setting, trial: Trial, start: Path | None) -> Result:
         shutil.rmtree(out)
     shutil.rmtree(steps, ignore_errors=True)
     return keep(work, result)
+
+
+def adapter_of(config: SolveConfig, method: str) -> AdapterConfig | None:
+    """What a method trains instead of all weights; None: these."""
+    if method == "bottleneck":
+        return config.bottleneck
+    if method == "bias":
+        return AdapterConfig("bias")
+    return AdapterConfig.of(config.lora) if method == "lora" else None
 
 
 def schedule(setting: Setting, trial: Trial, made: Prepared, has_valid: bool) -> TrainConfig:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.errors import CheckpointError
-from nacre.kernel import lora
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters import adapted
+from nacre.kernel.adapters.config import AdapterConfig, chosen
 from nacre.kernel.model import Kernel
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
@@ -31,7 +31,7 @@ def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("classify", labels=labels, pooling=config.pooling)
     objective = robust(objectives.load("classify")(load_tokenizer(work), labels, config.objective), config.robust)
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
 
 
@@ -40,7 +40,7 @@ def tune_tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("tag", labels=labels)
     objective = robust(objectives.load("tag")(load_tokenizer(work), labels, config.objective), config.robust)
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
 
@@ -53,7 +53,7 @@ def tune_text(name: str, config: TuneSeq2SeqConfig | TuneCausalConfig, work: Wor
             remedy="give a decoder or encoder-decoder with its language-model head",
         )
     objective = robust(objectives.load(name)(load_tokenizer(work), config.objective), config.robust)
-    adapt(kernel, config.lora, work)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     return _tuned(kernel, objective, Fit(config.train, limit=config.limit), work)
 
 
@@ -67,12 +67,16 @@ def tune_images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     return fit(kernel, objective, rows, Fit(config.train, balance=config.balance), work)
 
 
-def adapt(kernel: Kernel, config: LoraConfig | None, work: Work) -> int:
-    """Attaches adapters where there is a config for them; the number of parameters that are trained then."""
+def adapt(kernel: Kernel, config: AdapterConfig | None, work: Work) -> int:
+    """Attaches an adapter where there is a config for one; the number of parameters that are trained then."""
     if config is not None:
-        names = lora.attach(kernel, config, generator_of("lora", work.seed))
-        work.progress.note("adapters", matrices=len(names), rank=config.rank)
-    return sum(one.numel() for one in kernel.parameters() if one.requires_grad)
+        names = adapted.attach(kernel, config, generator_of("lora", work.seed))
+    trained = sum(one.numel() for one in kernel.parameters() if one.requires_grad)
+    if config is not None:
+        whole = sum(one.numel() for one in kernel.parameters())
+        share = round(trained / whole, 5)
+        work.progress.note("adapter", method=config.method, modules=len(names), trained=trained, share=share)
+    return trained
 
 
 def robust(objective: Any, config: RobustConfig | None) -> Any:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from nacre.errors import TrainingError
-from nacre.kernel import lora
+from nacre.kernel.adapters import adapted
 from nacre.kernel.model import Kernel
 from nacre.progress import Progress, Silent
 from nacre.train.objectives.answers import Side, Sides, answer_logps
+from nacre.train.precision import autocast
 
 Collate = Callable[[Sequence[Side]], Sides]
 _BATCHES = 16  # between two writes
@@ -27,7 +28,8 @@ class Reference:
     one that is trained, give what loads it: it is held only while it scores.
 
     What was computed lies under `folder`, named by the kernel's weights and the answers: a run that was killed goes on
-    behind the last part that was written, to the same values.
+    behind the last part that was written, to the same values. `precision` is the run's, resolved; with bf16 autocast
+    comes nearest, as the weights are not lowered for this.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Reference:
         folder: Path | None = None,
         batch: int = 16,
         device: torch.device | str = "cpu",
+        precision: str = "float32",
         progress: Progress | None = None,
     ) -> None:
-        self._kernel, self.folder, self.batch, self.device = kernel, folder, batch, device
+        self._kernel, self.folder, self.batch, self.device = kernel, folder, batch, torch.device(device)
+        self.precision = "bf16_autocast" if precision == "bf16" else precision
         self.progress: Progress = progress or Silent()
 
     @torch.no_grad()
@@ -68,7 +72,8 @@ class Reference:
         return found
 
     def _scored(self, kernel: Kernel, batch: Sides) -> npt.NDArray[np.float32]:
-        values, _ = answer_logps(kernel.to(self.device), batch.to(self.device))
+        with autocast(self.precision, self.device):
+            values, _ = answer_logps(kernel.to(self.device), batch.to(self.device))
         scored: npt.NDArray[np.float32] = values.float().cpu().numpy()
         return scored
 
@@ -76,9 +81,11 @@ class Reference:
         """Called while adapters are off: these are then no part of the identity."""
         if self.folder is None:
             return None
-        digest = hashlib.blake2b(f"{self.batch}".encode(), digest_size=12)
+        # Processes of one run each ask for themselves, and write no file together.
+        how = f"{self.batch} {self.precision} {os.environ.get('RANK', '0')}"
+        digest = hashlib.blake2b(how.encode(), digest_size=12)
         for name, weight in sorted(kernel.state_dict().items()):
-            if ".lora_" not in name:
+            if not adapted.is_adapter(name):
                 digest.update(name.encode())
                 digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         for side in sides:
@@ -117,7 +124,7 @@ def _at_rest(kernel: Kernel) -> Iterator[None]:
     training = kernel.training
     kernel.eval()
     try:
-        with lora.disabled(kernel):
+        with adapted.disabled(kernel):
             yield
     finally:
         kernel.train(training)

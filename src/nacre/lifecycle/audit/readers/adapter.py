@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import CheckpointError
-from nacre.kernel.lora_config import LoraConfig
+from nacre.kernel.adapters.config import LoraConfig
 from nacre.lifecycle.audit.readers.files import CHUNK, shown
 from nacre.lifecycle.audit.said import say
 from nacre.lifecycle.audit.tensors import Floats, TensorInfo, TensorSource
