@@ -287,6 +287,17 @@ def test_answers_are_found_in_templates_without_marks() -> None:
     assert trained_texts(once, once.tokens(CHATS["many"])) == ["b<|end|>", "here 这里<|end|>", "there<|end|>"]
 
 
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(TEXT, min_size=2, max_size=6).filter(lambda texts: len(texts) % 2 == 0))
+def test_answers_are_the_same_with_and_without_marks_whatever_the_texts(texts: list[str]) -> None:
+    messages = [(user if index % 2 == 0 else assistant)(text) for index, text in enumerate(texts)]
+    plain, marked = chatml().tokens(messages), template("chatml").tokens(messages)
+    assert plain.ids.tolist() == marked.ids.tolist()
+    assert plain.trained.tolist() == marked.trained.tolist()
+    assert plain.joined == marked.joined
+    assert "".join(plain.spelled) == "".join(marked.spelled)
+
+
 def test_thinking_that_the_prompt_does_not_prefill_is_trained_from_where_it_differs() -> None:
     chat = chatml(PREFILLED)
     assert trained_texts(chat, chat.tokens([user("a"), assistant("b")])) == ["b<|im_end|>"]
