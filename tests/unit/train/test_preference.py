@@ -237,6 +237,15 @@ def test_reference_is_asked_once_and_goes_on_after_a_kill(tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_reference_computes_as_the_run_does() -> None:
+    sides, collate = many(3), objective()._sides
+    exact = Reference(kernel("gpt")).logps(sides, collate)
+    lowered = Reference(kernel("gpt"), precision="bf16_autocast").logps(sides, collate)
+    assert not np.array_equal(exact, lowered)
+    assert np.allclose(exact, lowered, rtol=0.02)
+    assert np.array_equal(Reference(kernel("gpt"), precision="bf16").logps(sides, collate), lowered)
+
+
 def test_reference_that_finds_an_answer_impossible_is_refused() -> None:
     broken = kernel("gpt")
     with torch.no_grad():
