@@ -19,7 +19,7 @@ from nacre.train.objectives.config_align import SftConfig
 from nacre.train.objectives.sft import Sft
 
 RATE = 0.1
-ROWS = [{"messages": messages} for messages in CHATS.values()]
+ROWS = [{"messages": CHATS[name]} for name in ("one", "chinese", "system", "many")]  # of unequal lengths
 
 
 def written(folder: Path, chat: ChatTemplate) -> Kernel:
