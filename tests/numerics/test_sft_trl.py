@@ -89,7 +89,8 @@ def test_trap_01_the_step_is_trls_however_the_batch_is_cut(accumulation: int, tm
     mine = load_file(tmp_path / "ours/model.safetensors")
     assert set(mine) == set(weights)
     for name, tensor in mine.items():
-        assert torch.allclose(tensor, weights[name], atol=1e-9), name
+        # transformers computes the loss from logits in float32: gradients are equal to 1e-6, not to the last bit.
+        assert torch.allclose(tensor, weights[name], rtol=0, atol=RATE * 1e-6), name
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4])
