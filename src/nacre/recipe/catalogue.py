@@ -39,6 +39,7 @@ STAGES: dict[str, str] = {
     "task.test": "nacre.ladder.stages:test",
     "prompt.optimise": "nacre.tiers.prompt.stages:optimise",
     "prompt.solve": "nacre.tiers.prompt.stages:solve",
+    "teach.collect": "nacre.tiers.relay.teaching:collect",
     "tokenizer.train": "nacre.lifecycle.prepare.tokenizer:train_tokenizer",
     "tune.causal": "nacre.tiers.tune.stages:causal",
     "tune.classify": "nacre.tiers.tune.stages:classify",

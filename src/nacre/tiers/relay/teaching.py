@@ -1,0 +1,81 @@
+"""`teach.collect`: a teacher's answers become a dataset that students are tuned on. Light: the work is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nacre.data.scrub import ScrubConfig
+from nacre.engine.settings import ENGINE_FILE, read_engine_file
+from nacre.errors import ConfigError
+from nacre.progress import Scalar
+from nacre.recipe.stage import Input, Work, stage
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What the teacher is asked and which answers are kept.
+
+    `terms`: the terms of use of the teacher's service, in words or by address, and that they allow this; they are shown
+    before the first call and stand in the record. A remote teacher is not asked without them.
+    `prompt`: the field that holds the prompt; None reads rows of every chat format, up to the last question, else
+    `text`. `system`: said to the teacher before every prompt that has no system turn, and not taught.
+    `temperature` above 0 draws with the step's seed. `refusals`, `cut` (at `max_tokens`): what becomes of such answers.
+    `scrub`: what becomes of answers in which the teacher introduces itself. `names`: of the teacher and its maker;
+    answers that name them anywhere are dropped. `batch`: prompts between two reports.
+    """
+
+    terms: str = ""
+    prompt: str | None = None
+    system: str | None = None
+    splits: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+    max_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float | None = None
+    refusals: Literal["drop", "keep"] = "drop"
+    cut: Literal["drop", "keep"] = "drop"
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    names: tuple[str, ...] = ()
+    limit: int | None = None  # prompts of a split
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "batch", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", remedy=f"set {name} to 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature is {self.temperature}", remedy="give 0 (the likeliest answer) or more")
+        if not self.splits:
+            raise ConfigError("no split is named", remedy="splits: [train]")
+        if any(len(name.strip()) < 2 for name in self.names):
+            raise ConfigError("names holds a name of less than two characters", remedy="name the teacher and its maker")
+
+
+def is_remote(engine: Path) -> bool:
+    """Whether the folder of an engine says that somebody else's machine answers."""
+    return (engine / ENGINE_FILE).is_file() and "address" in read_engine_file(engine)
+
+
+def check_collect(config: CollectConfig, inputs: Mapping[str, Path]) -> None:
+    """A remote teacher has terms, which somebody must have read."""
+    if "teacher" in inputs and is_remote(inputs["teacher"]) and not config.terms.strip():
+        raise ConfigError(
+            "the teacher is a service, and nothing is said of its terms of use",
+            remedy='read whether they allow to train on its answers, and say so: terms: "ADDRESS, read on DATE: yes"',
+        )
+
+
+@stage(
+    "teach.collect",
+    produces="dataset",
+    inputs={"prompts": Input("dataset", "made_from"), "teacher": Input("any", "distilled_from")},
+    check=check_collect,
+)
+def collect(config: CollectConfig, work: Work) -> Mapping[str, Scalar]:
+    """Conversations whose answers a teacher wrote, without its name in them: what `tune.sft` reads."""
+    from nacre.tiers.relay.teaching_worker import collect_answers
+
+    return collect_answers(config, work)
