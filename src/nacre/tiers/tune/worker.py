@@ -28,11 +28,17 @@ from nacre.train.order import generator_of
 
 def tune_classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
     """A classifier over `labels.json` of the data, on the body of the step's model."""
+    kernel, objective = classifier(config, work)
+    return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
+
+
+def classifier(config: TuneClassifyConfig, work: Work) -> tuple[Kernel, Any]:
+    """A fresh classifier over `labels.json` of the data, with its adapter, and its objective."""
     labels = labels_of(work.inputs["data"])
     kernel = load_kernel(work.inputs["model"], work).with_head("classify", labels=labels, pooling=config.pooling)
     objective = robust(objectives.load("classify")(load_tokenizer(work), labels, config.objective), config.robust)
     adapt(kernel, chosen(config.lora, config.adapter), work)
-    return _tuned(kernel, objective, Fit(config.train, balance=config.balance, limit=config.limit), work)
+    return kernel, objective
 
 
 def tune_tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:

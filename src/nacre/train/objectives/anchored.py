@@ -113,5 +113,5 @@ def anchor(kernel: Kernel, objective: Predictive[Any, Any], examples: Iterable[A
 
 
 def _is_shared(name: str) -> bool:
-    """Whether tasks share a weight: those of the stacks and the embedding, not of a head."""
-    return name.partition(".")[0] in ("embed", "encoder", "decoder")
+    """Whether tasks share a weight: those of the stacks, the embedding and the pooler, not of a head."""
+    return name.partition(".")[0] in ("embed", "encoder", "decoder", "pooler")
