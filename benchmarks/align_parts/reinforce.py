@@ -48,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "rollouts": {"prompts": 512, "samples": 1, "max_new_tokens": TOKENS, "batch": 512},
         "update": {"batch_size": 256, "lr": 5e-4, "epochs": 2},
         "critic": {"lam": 1.0, "weight": 0.5},
-        "kl": {"coefficient": 0.01, "estimator": "k1"},
+        "kl": {"coefficient": 0.01},
         "loop": {"iterations": 150, "eval_every": 10, "checkpoint_every": 50},
     },
 }

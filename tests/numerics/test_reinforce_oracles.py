@@ -18,7 +18,7 @@ from nacre.kernel.generate import GenerationConfig, generate
 from nacre.kernel.model import Kernel
 from nacre.kernel.sampling import SamplingConfig
 from nacre.tiers.tune.reinforce import critic
-from nacre.tiers.tune.reinforce.config import CriticConfig, KlConfig, PolicyConfig
+from nacre.tiers.tune.reinforce.config import CriticConfig, LossKlConfig, PolicyConfig
 from nacre.tiers.tune.reinforce.formulas import (
     adapted,
     entropy,
@@ -131,6 +131,20 @@ def test_k1_and_k3_are_kl_on_average_and_k2_and_k3_never_negative() -> None:
     torch.testing.assert_close(kl_estimate(policy, reference, "k2"), ratio.log() ** 2 / 2, **TOLERANCE)
     torch.testing.assert_close(kl_estimate(policy, reference, "k3"), ratio - 1 - ratio.log(), **TOLERANCE)
     assert min(float(kl_estimate(policy, reference, name).min()) for name in ("k2", "k3")) >= 0  # type: ignore[arg-type]
+
+
+def test_the_gradient_of_k1_as_a_reward_is_that_of_kl_and_those_of_k2_and_k3_are_not() -> None:
+    """Why PPO takes k1: a reward moves the policy by its own gradient, the value itself being held."""
+    logits, reference = noise(7, seed=1).requires_grad_(), noise(7, seed=2).log_softmax(0)
+    policy = logits.log_softmax(0)
+    wanted = torch.autograd.grad((policy.exp() * (policy - reference)).sum(), logits, retain_graph=True)[0]
+    apart = {}
+    for name in ("k1", "k2", "k3"):
+        paid = kl_estimate(policy, reference, name).detach()  # type: ignore[arg-type]
+        found = torch.autograd.grad((policy.exp() * paid).sum(), logits, retain_graph=True)[0]
+        apart[name] = float((found - wanted).abs().max())
+    assert apart["k1"] < 1e-9
+    assert min(apart["k2"], apart["k3"]) > 1e-2
 
 
 def test_the_gradient_of_k1_in_a_loss_is_0_on_average_and_that_of_k2_is_that_of_kl() -> None:
@@ -257,7 +271,7 @@ def test_the_loss_of_grpo_is_that_of_trl(loss_type: str, normalise: Any) -> None
         SamplingConfig(temperature),
         PolicyConfig(clip_low=0.2, clip_high=0.28, normalise=normalise),
         longest=LONGEST,
-        kl=KlConfig(0.05),
+        kl=LossKlConfig(0.05),
     )
     policy.check(kernel)
     batch = doubled(policy.collate(examples, torch.Generator()))
@@ -338,7 +352,7 @@ def test_the_loss_of_ppo_is_its_formulas(clip: float | None) -> None:
 def test_how_a_step_is_cut_into_parts_changes_nothing(normalise: Any) -> None:
     kernel = double()
     examples = experiences(kernel)
-    policy = Policy(SamplingConfig(), PolicyConfig(normalise=normalise, chunk=2), longest=LONGEST, kl=KlConfig())
+    policy = Policy(SamplingConfig(), PolicyConfig(normalise=normalise, chunk=2), longest=LONGEST, kl=LossKlConfig())
     policy.check(kernel)
     whole = policy.loss(kernel, doubled(policy.collate(examples, torch.Generator())))
     halves = [
@@ -355,7 +369,7 @@ def test_the_chunked_head_is_the_whole_one() -> None:
     examples = experiences(kernel)
     found = []
     for chunk in (0, 3):
-        policy = Policy(SamplingConfig(0.9), PolicyConfig(entropy=0.1, chunk=chunk), longest=LONGEST, kl=KlConfig())
+        policy = Policy(SamplingConfig(0.9), PolicyConfig(entropy=0.1, chunk=chunk), longest=LONGEST, kl=LossKlConfig())
         policy.check(kernel)
         found.append(policy.loss(kernel, doubled(policy.collate(examples, torch.Generator()))).sum)
     assert_same_loss(kernel, *found)

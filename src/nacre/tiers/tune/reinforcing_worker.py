@@ -18,7 +18,7 @@ from nacre.recipe.stage import Work
 from nacre.tiers.fitting import keep_tokenizer, load_kernel, load_tokenizer, rows_of, save_trained
 from nacre.tiers.tune.preferring_worker import template_of
 from nacre.tiers.tune.reinforce import critic
-from nacre.tiers.tune.reinforce.config import PpoConfig
+from nacre.tiers.tune.reinforce.config import GrpoConfig, PpoConfig
 from nacre.tiers.tune.reinforce.logbook import Logbook
 from nacre.tiers.tune.reinforce.loop import Outcome, Reference, Task, reinforce
 from nacre.tiers.tune.reinforce.policy import Policy
@@ -36,12 +36,11 @@ def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Sca
     template = template_of(config.template, tokenizer, work)
     settings = settings_of(config)
     roller = Roller(tokenizer, Rewards(config.rewards, work), config.rollouts, work.seed)
-    is_ppo = isinstance(settings, PpoConfig)
     policy = Policy(
         roller.sampling,
         config.policy,
         longest=config.rollouts.max_new_tokens,
-        kl=None if is_ppo else config.kl,
+        kl=settings.kl if isinstance(settings, GrpoConfig) else None,
         critic=settings.critic if isinstance(settings, PpoConfig) else None,
     )
     policy.check(kernel)
@@ -57,7 +56,7 @@ def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Sca
     if reader.dropped:
         work.progress.note("prompts dropped", **reader.dropped)
     reference = _reference(kernel, config, work)
-    if is_ppo:
+    if isinstance(settings, PpoConfig):
         critic.attach(kernel)
     task = Task(kernel, policy, roller, prompts, valid, reference)
     outcome = reinforce(task, settings, folder=work.scratch, seed=work.seed, progress=work.progress, device=work.device)

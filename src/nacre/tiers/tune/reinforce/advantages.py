@@ -38,7 +38,7 @@ def by_critic(
     values = _padded([said.values for said in drawn if said.values is not None])
     mask = _padded([np.ones(len(one.ids)) for one in rollouts]).bool()
     old, base = _padded([said.logps for said in drawn]), _padded(reference)
-    rewards = -coefficient * kl_estimate(old, base, config.kl.estimator) * mask
+    rewards = -coefficient * kl_estimate(old, base, "k1") * mask
     ends = mask.sum(dim=1) - 1
     rewards[torch.arange(len(rollouts)), ends] += torch.tensor([one.reward for one in rollouts], dtype=torch.float64)
     critic = config.critic

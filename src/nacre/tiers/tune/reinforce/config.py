@@ -161,6 +161,14 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True)
+class PpoRolloutConfig(RolloutConfig):
+    """One answer to each of many prompts: the critic needs no group."""
+
+    prompts: int = 256
+    samples: int = 1
+
+
+@dataclass(frozen=True)
 class UpdateConfig:
     """How the weights follow the rollouts of an iteration: `epochs` passes over them, `batch_size` answers a step in
     parts of `micro_batch`. Dropout is off throughout, so that both sides compute the same probabilities. The rest as in
@@ -190,6 +198,11 @@ class UpdateConfig:
 
 
 @dataclass(frozen=True)
+class PpoUpdateConfig(UpdateConfig):
+    epochs: int = 4
+
+
+@dataclass(frozen=True)
 class KlConfig:
     """How far the policy may leave the reference, the model that the run starts from.
 
@@ -198,7 +211,6 @@ class KlConfig:
     """
 
     coefficient: float = 0.04
-    estimator: Literal["k1", "k2", "k3"] = "k3"
     target: float | None = None
     max_per_token: float = 5.0
 
@@ -207,6 +219,22 @@ class KlConfig:
         _above("kl", self, "target", "max_per_token")
         if self.target is not None and not self.coefficient:
             raise ConfigError("kl: an adaptive coefficient that begins at 0 stays 0", remedy="give a coefficient")
+
+
+@dataclass(frozen=True)
+class LossKlConfig(KlConfig):
+    """The divergence in the loss. `estimator`: `k3` is the paper's, whose gradient is that of KL(reference, policy) on
+    average; `k2` that of KL(policy, reference)."""
+
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.estimator == "k1":
+            raise ConfigError(
+                "kl: the gradient of k1 in a loss is 0 on average, whatever the divergence",
+                remedy="estimator: k3 or k2; k1 is for rewards (tune.ppo)",
+            )
 
 
 Normalise = Literal["token", "sequence", "constant"]
@@ -288,31 +316,27 @@ class GrpoConfig:
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    kl: KlConfig = field(default_factory=KlConfig)
+    kl: LossKlConfig = field(default_factory=LossKlConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         if self.rollouts.samples < 2:
             raise ConfigError("grpo: one sample has no group to be compared with", remedy="give rollouts.samples: 8")
-        if self.kl.estimator == "k1":
-            raise ConfigError(
-                "grpo: the gradient of k1 in a loss is 0 on average, whatever the divergence",
-                remedy="kl.estimator: k3 (or k2); k1 is for rewards (tune.ppo)",
-            )
         _check_length(self.rollouts, self.rewards)
 
 
 @dataclass(frozen=True)
 class PpoConfig:
     """Proximal policy optimisation with a value head beside the language-model head. Each token pays for its divergence
-    from the reference, the last one earns the reward (Ziegler et al. 2019, section 2.2)."""
+    from the reference, the last one earns the reward (Ziegler et al. 2019, section 2.2). The divergence is estimated by
+    k1: in a reward the others have another gradient than that of the divergence."""
 
     rewards: RewardsConfig
     critic: CriticConfig = field(default_factory=CriticConfig)
-    rollouts: RolloutConfig = field(default_factory=lambda: RolloutConfig(prompts=256, samples=1))
-    update: UpdateConfig = field(default_factory=lambda: UpdateConfig(epochs=4))
+    rollouts: PpoRolloutConfig = field(default_factory=PpoRolloutConfig)
+    update: PpoUpdateConfig = field(default_factory=PpoUpdateConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    kl: KlConfig = field(default_factory=lambda: KlConfig(0.05, "k1"))
+    kl: KlConfig = field(default_factory=KlConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:

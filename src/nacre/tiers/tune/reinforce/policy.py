@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nacre.errors import ConfigError, DataError
 from nacre.kernel.sampling import SamplingConfig, truncated
-from nacre.tiers.tune.reinforce.config import CriticConfig, KlConfig, PolicyConfig
+from nacre.tiers.tune.reinforce.config import CriticConfig, LossKlConfig, PolicyConfig
 from nacre.tiers.tune.reinforce.critic import values_of
 from nacre.tiers.tune.reinforce.formulas import entropy, kl_estimate, policy_loss, value_loss
 from nacre.train.objective import IGNORE, Loss, Row, Tallied
@@ -84,7 +84,7 @@ class Policy(Tallied):
         config: PolicyConfig,
         *,
         longest: int,
-        kl: KlConfig | None = None,
+        kl: LossKlConfig | None = None,
         critic: CriticConfig | None = None,
     ) -> None:
         super().__init__()
