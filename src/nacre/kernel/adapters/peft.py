@@ -206,25 +206,26 @@ def _whole(names: Names, rest: Mapping[str, Tensor], folder: Path) -> dict[str, 
     """Tensors that replace the model's own, by the model's names."""
     known, state = names.known(), names.module.state_dict()
     values: dict[str, Tensor] = {}
-    for key, value in rest.items():
-        full = key.removeprefix(peft_lora.PREFIX).removeprefix(peft_leading.PREFIX)
-        name = full.removeprefix(names.prefix) if names.prefix else full
+    stripped = {_bare(names, key): value for key, value in rest.items()}
+    for name, value in stripped.items():
         if name in known:
             values |= dict(parts(known[name], value, state))
-        elif not _is_copy(names, full, value, rest):
-            raise peft_lora.not_here(names, key)
+        elif not _is_copy(names, name, stripped):
+            raise peft_lora.not_here(names, name)
     if (folder / HEAD).is_file():
         values |= read_safetensors(folder / HEAD)
     return values
 
 
-def _is_copy(names: Names, name: str, value: Tensor, rest: Mapping[str, Tensor]) -> bool:
+def _bare(names: Names, key: str) -> str:
+    """A tensor's name without PEFT's prefix and the body's."""
+    return key.removeprefix(peft_lora.PREFIX).removeprefix(peft_leading.PREFIX).removeprefix(names.prefix)
+
+
+def _is_copy(names: Names, name: str, rest: Mapping[str, Tensor]) -> bool:
     """Whether this is the second copy of a tied matrix that is given as well."""
-    if names.shown is None:
-        return False
-    source = FAMILIES[names.shown.family].aliases.get(name)
-    given = [one for key, one in rest.items() if source is not None and key.endswith(source)]
-    return bool(given) and torch.equal(given[0], value)
+    source = None if names.shown is None else FAMILIES[names.shown.family].aliases.get(name)
+    return source is not None and torch.equal(rest.get(_bare(names, source), torch.empty(0)), rest[name])
 
 
 def _trained(module: nn.Module, values: Mapping[str, Tensor]) -> tuple[str, ...]:
