@@ -56,7 +56,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Programs:
     """The share of the row's `tests` (Python statements) that pass after the code of the answer was run.
 
     `timeout_s`, `cpu_s`, `memory_mib` and `file_mib` bound each answer's process, `parallel` how many run at once. On
@@ -110,7 +110,7 @@ class RewardsConfig:
     exact: Exact | None = None
     number: Number | None = None
     format: Format | None = None
-    tests: Tests | None = None
+    tests: Programs | None = None
     length: Length | None = None
     model: Model | None = None
 

@@ -60,12 +60,11 @@ class Sandbox:
         self.offline = False
         self.prevents: list[str] = []
         self.allows: list[str] = []
-        self._drops = os.geteuid() == 0
+        # The interpreter may lie where no other user may read: then the program keeps the user.
+        self._drops = os.geteuid() == 0 and _readable_by_others(Path(sys.executable))
 
     def check(self) -> None:
         """Tries the protections once. ResourceError where not even a harmless program runs."""
-        # The interpreter may lie where no other user may read: then the program keeps the user.
-        self._drops = self._drops and _readable_by_others(Path(sys.executable))
         ran, told = self._run("", ("import json",))
         if ran.passed != 1:
             raise ResourceError(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from nacre.errors import ConfigError, DataError
-from nacre.tiers.tune.reinforce.config import Tests
+from nacre.tiers.tune.reinforce.config import Programs
 from nacre.tiers.tune.reinforce.sandbox import Limits, Sandbox
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def code_of(text: str) -> str:
 
 
 class TestsReward:
-    """See `Tests`. What the sandbox does not prevent on this machine is told when it is made."""
+    """See `Programs`. What the sandbox does not prevent on this machine is told when it is made."""
 
     needs, cut = "tests", 0.0
 
-    def __init__(self, settings: Tests, work: Work) -> None:
+    def __init__(self, settings: Programs, work: Work) -> None:
         limits = Limits(settings.timeout_s, settings.cpu_s, settings.memory_mib, settings.file_mib)
         self.sandbox, self.parallel = Sandbox(limits), settings.parallel
         self.sandbox.check()
