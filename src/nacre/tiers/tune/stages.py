@@ -23,7 +23,7 @@ from nacre.train.objectives.config import (
     TagConfig,
 )
 
-_TUNED = {
+TUNED = {
     "model": Input("model", "finetuned_from"),
     "tokenizer": Input("tokenizer", "tokenized_by", optional=True),
     "data": Input("dataset", "trained_on"),
@@ -85,16 +85,17 @@ class TuneImagesConfig:
     limit: int | None = None
 
 
-def _check_tuned(
+def check_tuned(
     config: TuneClassifyConfig | TuneTagConfig | TuneSeq2SeqConfig | TuneCausalConfig, inputs: Mapping[str, Path]
 ) -> None:
+    """Which settings do not go together."""
     del inputs
     chosen(config.lora, config.adapter)
     if config.robust is not None and config.train.compile:
         raise ConfigError("robust training hooks into the kernel and is not compiled", remedy="train.compile: false")
 
 
-@stage("tune.classify", produces="model", inputs=_TUNED, check=_check_tuned)
+@stage("tune.classify", produces="model", inputs=TUNED, check=check_tuned)
 def classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
     """A kernel fine-tuned to sort texts, or pairs of texts, into classes."""
     from nacre.tiers.tune.worker import tune_classify
@@ -102,7 +103,7 @@ def classify(config: TuneClassifyConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_classify(config, work)
 
 
-@stage("tune.tag", produces="model", inputs=_TUNED, check=_check_tuned)
+@stage("tune.tag", produces="model", inputs=TUNED, check=check_tuned)
 def tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     """A kernel fine-tuned to tag tokens, such as named entities."""
     from nacre.tiers.tune.worker import tune_tag
@@ -110,7 +111,7 @@ def tag(config: TuneTagConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_tag(config, work)
 
 
-@stage("tune.seq2seq", produces="model", inputs=_TUNED, check=_check_tuned)
+@stage("tune.seq2seq", produces="model", inputs=TUNED, check=check_tuned)
 def seq2seq(config: TuneSeq2SeqConfig, work: Work) -> Mapping[str, Scalar]:
     """An encoder-decoder fine-tuned to write a target for a source."""
     from nacre.tiers.tune.worker import tune_text
@@ -118,7 +119,7 @@ def seq2seq(config: TuneSeq2SeqConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_text("seq2seq", config, work)
 
 
-@stage("tune.causal", produces="model", inputs=_TUNED, check=_check_tuned)
+@stage("tune.causal", produces="model", inputs=TUNED, check=check_tuned)
 def causal(config: TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     """A decoder fine-tuned on texts, or on targets that follow sources."""
     from nacre.tiers.tune.worker import tune_text
@@ -126,7 +127,7 @@ def causal(config: TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_text("causal", config, work)
 
 
-@stage("tune.images", produces="model", inputs={key: _TUNED[key] for key in ("model", "data")})
+@stage("tune.images", produces="model", inputs={key: TUNED[key] for key in ("model", "data")})
 def images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     """A vision kernel trained to sort images into classes."""
     from nacre.tiers.tune.worker import tune_images
