@@ -288,7 +288,8 @@ def test_an_answer_in_the_row_is_what_is_expected_unless_it_says_otherwise(given
 
     reader = PromptReader(tokenizer(), None, hf.load_config(given["model"]), 40)
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    rows = [{"messages": talk}, {"messages": talk, "expected": "c"}, {"source": "a", "target": "d"}]
+    rows: list[dict[str, Any]] = [{"messages": talk}, {"messages": talk, "expected": "c"}]
+    rows += [{"source": "a", "target": "d"}, {"question": "a", "answer": "#### 4"}]
     found = reader.read(rows, {"expected": "exact"}, "rows")
-    assert [one.row["expected"] for one in found] == ["b", "c", "d"]
+    assert [one.row["expected"] for one in found] == ["b", "c", "d", "#### 4"]
     assert len({one.ids for one in found}) == 1

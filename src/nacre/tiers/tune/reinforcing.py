@@ -79,17 +79,21 @@ def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> 
 
 def _check_rows(rewards: RewardsConfig, inputs: Mapping[str, Path]) -> None:
     """The first training row; all of them are read when the step begins."""
+    from nacre.data.chat.formats import require_conversations
     from nacre.data.read import read
 
     file = inputs["data"] / "train.jsonl" if "data" in inputs else None
     row = None if file is None or not file.is_file() else next(iter(read(file)), None)
     if row is None:
         return
-    if not ("messages" in row or isinstance(row.get("source"), str)):
-        raise DataError(
-            f"{file}: these rows are no prompts (fields: {', '.join(sorted(row))})",
-            remedy='give rows such as {"messages": [{"role": "user", "content": ...}], "expected": ...}',
-        )
+    if not ("messages" in row or "source" in row):
+        try:
+            require_conversations([row], str(file))
+        except DataError as error:
+            raise DataError(
+                f"{file}: these rows are no prompts: {error.message.removeprefix(f'{file}: ')}",
+                remedy='give rows such as {"messages": [{"role": "user", "content": ...}], "expected": ...}',
+            ) from error
     if rewards.tests is not None and not row.get("tests"):
         raise DataError(f"{file}: rewards.tests, and the first row has no tests", remedy="give every prompt 'tests'")
 

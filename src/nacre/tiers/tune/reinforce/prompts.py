@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nacre.data.chat.formats import conversation
 from nacre.data.chat.messages import BadRow, Message, check_prompt, message_of, tools_of
 from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
@@ -26,8 +27,9 @@ class Prompt:
 class PromptReader:
     """Reads rows as prompts. What is dropped is counted in `dropped`, by reason.
 
-    A row holds `messages`, or `source` (one turn of the user; `target` is then `expected`). A conversation that ends
-    with an answer is the prompt before it, and the answer what is expected.
+    A row holds `messages`, or `source` (one turn of the user), or is a conversation in any format that
+    `nacre.data.chat.formats` reads. One that ends with an answer is the prompt before it, and the answer is `expected`
+    unless the row says otherwise.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, config: KernelConfig, longest: int) -> None:
@@ -88,17 +90,12 @@ class PromptReader:
 
 def _asked(row: Mapping[str, Any]) -> tuple[list[Message], str | None]:
     """The turns before the answer, and the answer where the row has it."""
-    if "messages" in row:
-        if not isinstance(row["messages"], list):
-            raise DataError("the field 'messages' is no list", remedy="write a list of turns")
+    if isinstance(row.get("messages"), list):
         messages = [message_of(one) for one in row["messages"]]
-        if messages and messages[-1]["role"] == "assistant":
-            return messages[:-1], str(messages[-1]["content"])
-        return messages, None
-    if isinstance(row.get("source"), str):
-        target = row.get("target")
-        return [{"role": "user", "content": row["source"]}], target if isinstance(target, str) else None
-    raise DataError(
-        f"neither 'messages' nor 'source' is there (fields: {', '.join(sorted(row)) or 'none'})",
-        remedy='give rows such as {"messages": [{"role": "user", "content": ...}], "expected": ...}',
-    )
+    elif isinstance(row.get("source"), str) and "target" not in row:
+        messages = [{"role": "user", "content": row["source"]}]
+    else:
+        messages = conversation(dict(row)).messages
+    if messages and messages[-1]["role"] == "assistant":
+        return messages[:-1], str(messages[-1]["content"])
+    return messages, None
