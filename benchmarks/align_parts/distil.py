@@ -32,6 +32,7 @@ Measure = Callable[[str, str, int, dict[str, np.ndarray], float], Iterator[dict[
 Rows = list[dict[str, Any]]
 # As in recipes/distil.yaml, with fewer epochs.
 EPOCHS, LAYERS = int(os.environ.get("DISTIL_EPOCHS", "4")), 2
+ONLY = os.environ.get("DISTIL_ONLY", "")  # `with` or `without` a teacher
 HOW = DistilConfig("forward", temperature=2.0, share=0.9, cache=True)
 TEXTS = ClassifyConfig(context=64)
 
@@ -48,13 +49,17 @@ def students(data: Path, seeds: range, measured: Measure) -> Iterator[dict[str, 
     own, tokens = trimmed(their_words, (row["text"] for row in rows["train"]))
     small = shrunk(base, chosen(LAYERS, base.config.layers, "even"), tokens)
     began = time.monotonic()
-    teacher_right = right(teacher, Classify(words, teacher.config.labels, TEXTS), rows["test"])
+    known = kept / "teacher_right.npy"
+    if not known.is_file():
+        kept.mkdir(parents=True, exist_ok=True)
+        np.save(known, right(teacher, Classify(words, teacher.config.labels, TEXTS), rows["test"]))
+    teacher_right = np.load(known)
     yield from measured(
         "distil", f"teacher, {size(teacher):,} parameters", 0, {"accuracy": teacher_right}, time.monotonic() - began
     )
     reads = Classify(words, labels, TEXTS)
     for seed in seeds:
-        for taught in (True, False):
+        for taught in [way for way in (True, False) if ONLY in ("", "with" if way else "without")]:
             began = time.monotonic()
             torch.manual_seed(seed)
             kernel = copy.deepcopy(small).with_head("classify", labels=labels, pooling="mean")

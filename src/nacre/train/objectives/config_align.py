@@ -126,10 +126,10 @@ class RewardConfig:
 class LayerMatch:
     """The states of layers, drawn towards those of the teacher's. Layers count from 0, in the stack that predicts.
 
-    `layers`: the student's to the teacher's; `even`: spread over the teacher's depth, the last to the last (TinyBERT,
-    Jiao et al. 2020, section 3.1); `last`: only that. `kind`: mean squared difference, or one minus the cosine. Where
-    widths differ a linear projection stands between, trained beside the student and not kept. `weight` is the factor of
-    this term, which is the mean over the pairs of layers.
+    `layers`: the student's to the teacher's (in a recipe `{"0": 1, "1": 3}`); `even`: spread over the teacher's depth,
+    the last to the last (TinyBERT, Jiao et al. 2020, section 3.1); `last`: only that. `kind`: mean squared difference,
+    or one minus the cosine. Where widths differ a linear projection stands between, trained beside the student and not
+    kept. `weight` is the factor of this term, which is the mean over the pairs of layers.
     """
 
     layers: Literal["even", "last"] | dict[int, int] = "even"
@@ -140,7 +140,7 @@ class LayerMatch:
         if not 0 < self.weight < float("inf"):
             raise ConfigError(f"hidden.weight is {self.weight}", remedy="give a number above 0, or leave hidden out")
         if isinstance(self.layers, dict) and not self.layers:
-            raise ConfigError("hidden.layers is empty", remedy="give pairs such as {0: 1, 1: 3}, or: even")
+            raise ConfigError("hidden.layers is empty", remedy="give pairs such as {'0': 1, '1': 3}, or: even")
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ class Distil(Wrapped):
                 )
         if self.teacher.reads is None:
             check_tokens(getattr(self.inner, "tokenizer", None), self.teacher.tokenizer)
-        self._columns = columns_of(mine.labels, theirs.labels) if mine.labels else None
-        if self._columns is None:
+        if mine.labels:
+            self._columns = columns_of(mine.labels, theirs.labels)
+        else:
             self._check_rows(mine.vocab_size, theirs.vocab_size)
         if self.config.hidden is not None:
             pairs(self.config.hidden, mine, theirs)

@@ -78,7 +78,7 @@ def pairs(config: LayerMatch, student: KernelConfig, teacher: KernelConfig) -> d
 def _too_deep() -> dict[int, int]:
     raise ConfigError(
         "the student has more layers than the teacher: none can be spread over the other",
-        remedy="hidden.layers: last, or pairs such as {0: 1, 1: 3}",
+        remedy="hidden.layers: last, or pairs such as {'0': 1, '1': 3}",
     )
 
 

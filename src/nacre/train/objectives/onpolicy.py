@@ -31,7 +31,7 @@ def can_write(objective: Any) -> bool:
 
 def written(objective: Any, kernel: Kernel, batch: Any, policy: OnPolicy) -> Batch | None:
     """The prompts of `batch` with answers by `kernel`, which are the trained part; None where no prompt leaves room."""
-    seed = int(torch.randint(2**62, ()))
+    seed = int(torch.randint(2**31, ()))
     device = next(kernel.parameters()).device
     how = GenerationConfig(policy.max_new_tokens, SamplingConfig(temperature=policy.temperature), seed=seed)
     made = _continued if isinstance(batch, CausalBatch) else _answered
