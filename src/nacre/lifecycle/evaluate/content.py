@@ -63,6 +63,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table under a title (a key of `words`): its head, its rows of text, and a sentence that explains it."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Sample:
     """A generated text, its prompt or source, a reference, and short remarks (form, rhyme, parses, copied)."""
 
@@ -111,6 +121,7 @@ class Report:
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     comparison: Comparison | None = None
+    tables: Sequence[Table] = ()
     runs: Sequence[Run] = ()
     rocs: Mapping[str, Roc] = field(default_factory=dict)
     labels: Sequence[str] = ()

@@ -94,7 +94,7 @@ def classification(
         figures["baseline"] = {"name": comparison.baseline} | found
     verdict = words(
         "verdict_classify", value=percent(right.value), n=f"{len(true):,}", interval=said(words, right)
-    ) + _compared(comparison, words)
+    ) + compared(comparison, words)
     report = Report(
         title=setting.title,
         verdict=verdict,
@@ -145,7 +145,8 @@ def _against(baseline: Baseline | None, labels: Labels, rows: Floats, setting: S
     return Comparison(baseline.name, "accuracy", float(hits.mean()), difference)
 
 
-def _compared(comparison: Comparison | None, words: Words) -> str:
+def compared(comparison: Comparison | None, words: Words) -> str:
+    """The comparison as a sentence; "" where there is none."""
     if comparison is None:
         return ""
     gap: Difference = comparison.difference

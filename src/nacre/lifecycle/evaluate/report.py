@@ -16,6 +16,7 @@ from nacre.lifecycle.evaluate.words import Words
 SECTIONS: dict[str, Callable[[Report, Words], str]] = {
     "results": sections.results,
     "comparison": sections.comparison,
+    "tables": sections.tables,
     "samples": sections.samples,
     "training": sections.training,
     "roc": sections.roc,

@@ -59,6 +59,16 @@ def comparison(report: Report, words: Words) -> str:
     return table(head, [row], numeric=range(1, 6))
 
 
+def tables(report: Report, words: Words) -> str:
+    """What an evaluation of several systems or stages lays side by side."""
+    parts = []
+    for item in report.tables:
+        about = f"<p>{text(item.about)}</p>" if item.about else ""
+        numeric = range(1, len(item.head))
+        parts.append(about + table(item.head, item.rows, numeric, caption=words.name(item.title)))
+    return "".join(parts)
+
+
 def training(report: Report, words: Words) -> str:
     """Loss and learning rate."""
     runs = [run for run in report.runs if any("step" in row for row in run.rows)]

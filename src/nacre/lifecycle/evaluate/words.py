@@ -42,7 +42,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "reward_chosen": ("Reward of chosen answers", "所选回答的奖励"),
     "reward_rejected": ("Reward of rejected answers", "被拒回答的奖励"),
     "longer_chosen": ("Pairs whose chosen answer is longer", "所选回答更长的偏好对"),
+    "average_accuracy": ("Average accuracy after the last task", "最后一个任务后的平均准确率"),
+    "backward_transfer": ("Backward transfer", "后向迁移"),
+    "forgetting": ("Forgetting", "遗忘"),
+    "average_accuracy_told": ("Average accuracy, the task told", "平均准确率（已知任务）"),
+    "backward_transfer_told": ("Backward transfer, the task told", "后向迁移（已知任务）"),
+    "forgetting_told": ("Forgetting, the task told", "遗忘（已知任务）"),
+    "stacking": ("Stacking", "堆叠"),
     # sections
+    "tables": ("Side by side", "逐项对照"),
+    "systems": ("Each system on the same rows", "各系统在相同样本上的结果"),
+    "after_stages": ("Accuracy on each task after each stage", "每个阶段之后各任务的准确率"),
+    "after_stages_told": (
+        "The same where the task is told: the answer is one of its classes",
+        "同上，但已知任务：只在该任务的类别中选择",
+    ),
     "results": ("Results", "结果"),
     "comparison": ("Against the baseline", "与基线对比"),
     "training": ("Training", "训练过程"),
@@ -60,6 +74,9 @@ WORDS: dict[str, tuple[str, str]] = {
     "settings": ("How it was measured", "测量方式"),
     "notes": ("To know", "须知"),
     # columns and axes
+    "system": ("System", "系统"),
+    "after": ("After", "阶段之后"),
+    "against_ensemble": ("Ensemble minus this", "集成减去该系统"),
     "class": ("Class", "类别"),
     "support": ("Examples", "样本数"),
     "true": ("True", "真实"),
@@ -264,6 +281,32 @@ WORDS: dict[str, tuple[str, str]] = {
     "note_ties": (
         "{n} pairs have equal rewards and count as wrong.",
         "{n} 对的奖励相等，按错误计。",
+    ),
+    "verdict_ensemble": (
+        "{value} of {n} test examples are classified rightly by the mean of {members} models ({interval}).",
+        "{members} 个模型取平均后，{n} 个测试样本中有 {value} 分类正确（{interval}）。",
+    ),
+    "verdict_forgetting": (
+        "After {tasks} tasks the average accuracy is {value} ({interval}); {lost} points were forgotten on average.",
+        "学完 {tasks} 个任务后平均准确率为 {value}（{interval}），平均遗忘 {lost} 个百分点。",
+    ),
+    "note_best_member": (
+        "The best single model was chosen on the split {split}, not on the rows measured here.",
+        "最好的单个模型按 {split} 集选出，而不是按这里测量的样本。",
+    ),
+    "note_stacking": (
+        "Stacking is a logistic regression over log-probabilities, fitted on {n} rows of the split {split}.",
+        "堆叠是在 {split} 集的 {n} 个样本上拟合的、以对数概率为输入的逻辑回归。",
+    ),
+    "about_systems": (
+        "All systems predicted the same rows and were resampled together; the p-values are not corrected for their "
+        "number.",
+        "各系统预测同样的样本并一起重采样；p 值未按比较次数校正。",
+    ),
+    "about_forgetting": (
+        "Backward transfer: what the last stage changed on earlier tasks. Forgetting: the best that any stage reached "
+        "on a task, minus what is left of it; it can be below 0.",
+        "后向迁移：最后阶段使先前任务的准确率改变多少。遗忘：各阶段在该任务上达到的最好成绩减去最终成绩，可以小于 0。",
     ),
     "note_dropped": ("{n} test rows were not used: {reason}.", "{n} 条测试数据未使用：{reason}。"),
     "note_undefined": (

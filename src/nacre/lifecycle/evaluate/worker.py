@@ -44,7 +44,7 @@ def evaluate_classify(config: EvaluateConfig, work: Work) -> Mapping[str, Scalar
     labels = index_labels(field_of(rows, "label", work.inputs["data"]), model.kernel.config.labels)
     context = context_of(config, work, model)
     objective = Classify(model.words, model.kernel.config.labels, ClassifyConfig(context=context))
-    answers = class_probabilities(model, objective, _encodable(rows, labels))
+    answers = class_probabilities(model, objective, encodable(rows, labels))
     setting = _setting(config, work, context, answers)
     folder = work.inputs.get("baseline")
     baseline = baseline_predictions(folder, rows) if folder else None
@@ -64,7 +64,7 @@ def evaluate_images(config: ImagesConfig, work: Work) -> Mapping[str, Scalar]:
     mean = config.mean if config.mean is not None else float(trained.get("mean", 0.0))
     std = config.std if config.std is not None else float(trained.get("std", 1.0))
     how = ImageConfig(size=kernel.image_size, channels=kernel.channels, mean=mean, std=std)
-    answers = class_probabilities(model, ClassifyImage(kernel.labels, how), _encodable(rows, labels))
+    answers = class_probabilities(model, ClassifyImage(kernel.labels, how), encodable(rows, labels))
     scores = np.stack(answers.values)
     names = [f"#{row_id(row, number)}" for number, row in enumerate(rows, 1)]
     measured = classification(names, labels, scores, _setting(config, work, 0, answers))
@@ -112,7 +112,7 @@ def context_of(config: EvaluateConfig, work: Work, model: Model) -> int:
     return min(kernel.max_positions, DEFAULT_CONTEXT) if bounded else DEFAULT_CONTEXT
 
 
-def _encodable(rows: Sequence[Row], labels: Labels) -> list[Row]:
+def encodable(rows: Sequence[Row], labels: Labels) -> list[Row]:
     """Rows as the objective takes them: a label unknown to the model is replaced, since only the text is read."""
     return [
         row if index < labels.known else {**row, "label": labels.names[0]}
