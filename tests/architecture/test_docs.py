@@ -20,8 +20,13 @@ PAGES = [
     "CONTRIBUTING.md",
     "docs/ladder.md",
     "docs/audit.md",
-    "docs/serve.md",
+    "docs/align.md",
+    "docs/masking.md",
     "docs/page.md",
+    "docs/prompts.md",
+    "docs/serve.md",
+    "docs/serve-local.md",
+    "docs/serve-operate.md",
 ]
 
 
@@ -76,6 +81,11 @@ def test_every_python_snippet_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("NACRE_HOME", str(tmp_path))
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for content, name in re.findall(r"```markdown\n((?=---\nname: (\S+)).*?)```", text, re.DOTALL):  # a prompt file
+        Path("prompts").mkdir(exist_ok=True)
+        Path("prompts", f"{name}.md").write_text(content, encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, page, "exec"), {})
         assert capsys.readouterr().out
