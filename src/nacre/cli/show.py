@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nacre.cli.anatomy import anatomy_lines
@@ -67,6 +67,8 @@ def _lines(found: Description) -> Iterator[str]:
         yield from _section("rows", {name: number(count) for name, count in found.rows.items()})
     if found.drops is not None:
         yield from _drops(found.drops)
+    if found.rollouts:
+        yield from _rollouts(found.rollouts)
     for remark in found.remarks:
         yield f"\nnote: {remark}"
 
@@ -119,6 +121,22 @@ def _drops(report: Mapping[str, Any]) -> Iterator[str]:
                 such = f", such as {samples[0]}" if samples else ""
                 rows.append(["", "", "", f"{verb} {number(event['count'])}: {reason}{such}"])
     yield table(rows, ["step", "rows in", "rows out", "what"])
+
+
+def _rollouts(shown: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Answers of the first and of the last iteration; the rest is in the artifact's `rollouts.jsonl`."""
+    yield "\nrollouts (rollouts.jsonl holds all)"
+    rows = [
+        [
+            number(one["iteration"]),
+            number(one["reward"]),
+            number(one["advantage"]),
+            one["prompt"][-1]["content"],
+            one["answer"],
+        ]
+        for one in shown
+    ]
+    yield table(rows, ["iteration", "reward", "advantage", "prompt", "answer"])
 
 
 def _section(title: str, facts: Mapping[str, str]) -> Iterator[str]:

@@ -19,7 +19,9 @@ _ROWS = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
 
 @dataclass(frozen=True)
 class Description:
-    """`verified` is None where the bytes were not compared with the record; `remarks` say what could not be told."""
+    """`verified` is None where the bytes were not compared with the record; `remarks` say what could not be told.
+
+    `rollouts` of a model that was reinforced: the first answers of its first and of its last iteration."""
 
     ref: str
     path: Path
@@ -32,6 +34,7 @@ class Description:
     anatomy: Mapping[str, Any] | None = None
     rows: Mapping[str, int] | None = None
     drops: Mapping[str, Any] | None = None
+    rollouts: tuple[Mapping[str, Any], ...] = ()
     remarks: tuple[str, ...] = field(default=())
 
     @property
@@ -52,6 +55,7 @@ class Description:
             "anatomy": self.anatomy,
             "rows": self.rows,
             "drops": self.drops,
+            "rollouts": list(self.rollouts),
             "remarks": list(self.remarks),
         }
 
@@ -77,8 +81,25 @@ def describe(store: Store, ref: str, *, verify: bool = False) -> Description:
         anatomy=_anatomy(resolved, remarks) if kind == "model" else None,
         rows={path.name: _count_rows(path) for path in files if _has_rows(path)} if kind == "dataset" else None,
         drops=_json(resolved.path / "report.json", remarks) if kind == "dataset" and resolved.path.is_dir() else None,
+        rollouts=_rollouts(resolved.path / "rollouts.jsonl"),
         remarks=tuple(remarks),
     )
+
+
+def _rollouts(file: Path, shown: int = 4) -> tuple[Mapping[str, Any], ...]:
+    if not file.is_file():
+        return ()
+    first: list[Mapping[str, Any]] = []
+    last: list[Mapping[str, Any]] = []
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if not first or (row["iteration"] == first[0]["iteration"] and len(first) < shown):
+                first.append(row)
+            elif row["iteration"] != first[0]["iteration"]:
+                last = last if last and row["iteration"] == last[0]["iteration"] else []
+                last += [row] if len(last) < shown else []
+    return (*first, *last)
 
 
 def _files(path: Path) -> list[Path]:

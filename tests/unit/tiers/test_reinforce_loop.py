@@ -293,3 +293,18 @@ def test_an_answer_in_the_row_is_what_is_expected_unless_it_says_otherwise(given
     found = reader.read(rows, {"expected": "exact"}, "rows")
     assert [one.row["expected"] for one in found] == ["b", "c", "d", "#### 4"]
     assert len({one.ids for one in found}) == 1
+
+
+def test_show_prints_answers_of_the_first_and_the_last_iteration(
+    tmp_path: Path, given: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nacre.cli.main import main
+
+    run(tmp_path / "a", given, loop={"iterations": 3})
+    lines = rollouts(tmp_path / "a")
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "a" / "out"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["rollouts"]
+    assert shown == [*lines[:4], *lines[48:52]]
+    assert main(["show", str(tmp_path / "a" / "out")]) == 0
+    assert lines[50]["prompt"][0]["content"] in capsys.readouterr().out.partition("rollouts.jsonl holds all")[2]
