@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,8 +12,12 @@ from nacre.cli.parser import add_json_option, add_store_option
 from nacre.cli.terminal import coloured
 
 if TYPE_CHECKING:
-    from nacre.lineage.graph import Finding, Node
+    from nacre.lineage.finding import Finding
+    from nacre.lineage.graph import Node
     from nacre.lineage.store import Store
+
+# Frames that writing JSON may nest, some five for each parent of a parent; the stack of a thread has room for more.
+_DEEPEST_JSON = 12_000
 
 HELP = """
 Walks an artifact back to raw data: every parent with its relation, content digest, basis (how we know) and licence.
@@ -50,6 +55,7 @@ def run(args: Namespace) -> int:
     findings = root.all_warnings()
     if args.json:
         warnings = [{"kind": one.kind, "ref": one.ref, "text": one.text} for one in findings]
+        sys.setrecursionlimit(_DEEPEST_JSON)
         print(json.dumps(root.to_dict() | {"warnings": warnings}, ensure_ascii=False, indent=2))
     elif args.mermaid:
         print("\n".join(_mermaid(root)))
@@ -75,28 +81,36 @@ def _diff(args: Namespace, store: Store) -> int:
     return 0
 
 
-def _tree(node: Node, lead: str = "", follow: str = "", told: set[str] | None = None) -> Iterator[str]:
-    """One line per artifact. `lead` stands before this line, `follow` before those below it; `told` ones are not
-    unfolded again."""
-    told = set() if told is None else told
+def _tree(root: Node) -> Iterator[str]:
+    """One line per artifact; those told before are not unfolded again."""
+    told: set[tuple[str, str | None]] = set()
+    pending = [(root, "", "")]  # what stands before the line itself, and before those below it
+    while pending:
+        node, lead, follow = pending.pop()
+        key = (node.ref, node.digest)
+        again = bool(node.parents) and key in told
+        yield lead + _line(node) + ("  (parents above)" if again else "")
+        if again:
+            continue
+        told.add(key)
+        marks = [("├─ ", "│  ")] * (len(node.parents) - 1) + [("└─ ", "   ")]
+        below = [
+            (parent, follow + mark, follow + room) for parent, (mark, room) in zip(node.parents, marks, strict=False)
+        ]
+        pending += reversed(below)
+
+
+def _line(node: Node) -> str:
     known = f" ({node.relation_basis})" if node.relation_basis and not node.inferred else ""
     relation = f"{node.relation}{known} " if node.relation else ""
     digest = (node.digest or "no digest").removeprefix("sha256:")[:12]
     made = f"  {node.record.stage}" if node.record and node.record.stage else ""
     licence = f"  licence: {node.licence}" if node.licence else ""
     origin = f"  origin: {node.origin}" if node.origin else ""
-    ref = coloured(node.ref, "bold")
-    key = f"{node.ref} {node.digest}"
-    again = "  (parents above)" if node.parents and key in told else ""
     basis = coloured(f"inferred{_sure(node)}", "yellow") if node.inferred else node.basis
     against = "  " + coloured(f"disputed: {node.disputed}", "red") if node.disputed else ""
-    yield f"{lead}{relation}{ref}  {node.kind or 'raw'}  {digest}  {basis}{made}{licence}{origin}{against}{again}"
-    if again:
-        return
-    told.add(key)
-    for index, parent in enumerate(node.parents):
-        last = index == len(node.parents) - 1
-        yield from _tree(parent, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "), told)
+    ref = coloured(node.ref, "bold")
+    return f"{relation}{ref}  {node.kind or 'raw'}  {digest}  {basis}{made}{licence}{origin}{against}"
 
 
 def _sure(node: Node) -> str:
@@ -117,21 +131,17 @@ def _warnings(findings: list[Finding]) -> Iterator[str]:
 
 def _mermaid(root: Node) -> Iterator[str]:
     yield "flowchart BT"
+    nodes = list(root.walk())
     names: dict[tuple[str, str | None], str] = {}
-    edges: dict[str, None] = {}
-
-    def visit(node: Node) -> str:
-        key = (node.ref, node.digest)
-        if key not in names:
-            names[key] = f"n{len(names)}"
-            for parent in node.parents:
-                arrow = "-.->" if parent.inferred else "-->"
-                label = f"{parent.relation}, disputed" if parent.disputed else parent.relation
-                edges[f"  {visit(parent)} {arrow}|{label}| {names[key]}"] = None
-        return names[key]
-
-    visit(root)
+    for node in nodes:
+        names.setdefault((node.ref, node.digest), f"n{len(names)}")
     for (ref, digest), name in names.items():
         label = f"{ref}<br/>{(digest or '').removeprefix('sha256:')[:12]}".replace('"', "'")
         yield f'  {name}["{label}"]'
+    edges: dict[str, None] = {}
+    for node in nodes:
+        for parent in node.parents:
+            arrow = "-.->" if parent.inferred else "-->"
+            label = f"{parent.relation}{', disputed' if parent.disputed else ''}"
+            edges[f"  {names[parent.ref, parent.digest]} {arrow}|{label}| {names[node.ref, node.digest]}"] = None
     yield from edges

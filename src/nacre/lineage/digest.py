@@ -21,6 +21,7 @@ from nacre.errors import DataError, IntegrityError
 RECORD_NAME = "lineage.json"
 LOGS_NAME = "logs"
 _HASHING_THREADS = min(8, os.cpu_count() or 1)
+_WORTH_THREADS_BYTES = 4 << 20  # less is read before the threads have started
 
 HashFile = Callable[[Path], "tuple[int, str]"]
 
@@ -77,7 +78,7 @@ def digest_json(value: Mapping[str, Any]) -> str:
 
 
 def manifest(folder: Path, *, links: bool = True, hash_one: HashFile = hash_file) -> tuple[Entry, ...]:
-    """Every content file of `folder`, sorted by path bytes and hashed on several threads.
+    """Every content file of `folder`, sorted by path bytes; many bytes are hashed on several threads.
 
     With `links` symbolic links stand for what they point at (model caches are built of them); without, each is an
     error, because the folder would not hold its own content. Dangling links, cycles and special files are errors.
@@ -85,8 +86,12 @@ def manifest(folder: Path, *, links: bool = True, hash_one: HashFile = hash_file
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", remedy="check the path")
     found = sorted(_walk(folder, links), key=lambda item: os.fsencode(item[0]))
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        hashed = list(pool.map(hash_one, (path for _, path in found)))
+    paths = [path for _, path in found]
+    if len(paths) < 2 or sum(path.stat().st_size for path in paths) < _WORTH_THREADS_BYTES:
+        hashed = [hash_one(path) for path in paths]
+    else:
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+            hashed = list(pool.map(hash_one, paths))
     return tuple(Entry(name, size, value) for (name, _), (size, value) in zip(found, hashed, strict=True))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacre.errors import NacreError
+from nacre.lineage.finding import Finding, find
 from nacre.lineage.record import Parent
 from nacre.lineage.store import Store
 
@@ -19,6 +20,14 @@ PREFIX = "audit/"
 OF_WEIGHTS = ("finetuned_from", "quantized_from", "pruned_from", "merged_from")
 FINDS_DERIVATION = ("DERIVED", "IDENTICAL")
 _LOOKED = ("NO_EVIDENCE", "SHARED_INIT", "SAME_DESIGN", "INCONCLUSIVE")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An audit of the store: the field `audit` of its record."""
+
+    ref: str
+    told: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,41 +41,65 @@ class Conclusion:
     parent: Parent | None = None
 
 
-def conclusions(store: Store, ref: str, digest: str | None) -> list[Conclusion]:
-    """What the newest audits in the store say of an artifact, the last word on each reference.
+class Audits:
+    """Audits in the order in which they were made, found by what they looked at."""
 
-    An audit is of the artifact when it looked at the same bytes; where it hashed none, when it had the same reference.
-    """
-    found: dict[str, Conclusion] = {}
-    if not (store.root / "store" / "audit").is_dir():
-        return []
-    for name in store.names():
+    def __init__(self, found: Sequence[Audit]) -> None:
+        self._found = found
+        self._by_subject: dict[str, list[int]] = {}
+        for number, one in enumerate(found):
+            subject = one.told.get("subject")
+            names = (subject.get("ref"), subject.get("digest")) if isinstance(subject, Mapping) else ()
+            for name in {name for name in names if isinstance(name, str)}:
+                self._by_subject.setdefault(name, []).append(number)
+
+    def conclusions(self, ref: str, digest: str | None) -> list[Conclusion]:
+        """What the newest audits say of an artifact, the last word on each reference.
+
+        An audit is of the artifact when it looked at the same bytes; where it hashed none, when it had the same
+        reference.
+        """
+        found: dict[str, Conclusion] = {}
+        for number in sorted({*self._by_subject.get(ref, ()), *self._by_subject.get(digest or ref, ())}):
+            one = self._found[number]
+            if _is_of(one.told, ref, digest):
+                found |= {said.ref: said for said in _read(one.ref, one.told)}
+        return list(found.values())
+
+
+def audits(store: Store) -> Audits:
+    """Every audit in the store, by name and then the oldest first. Reads each record: list once, ask often."""
+    found: list[Audit] = []
+    names = store.names() if (store.root / "store" / "audit").is_dir() else []
+    for name in names:
         for version in store.versions(name) if name.startswith(PREFIX) else ():
             try:
                 record = store.get(name, version).record
             except NacreError:
                 continue  # a broken record is a warning of its own artifact
             told = record.extra.get("audit") if record else None
-            if record and isinstance(told, Mapping) and _is_of(told, ref, digest):
-                found |= {one.ref: one for one in _read(record.ref, told)}
-    return list(found.values())
+            if record and isinstance(told, Mapping):
+                found.append(Audit(record.ref, told))
+    return Audits(found)
 
 
-def disagreements(ref: str, recorded: Sequence[Parent], above: Iterable[str], said: Sequence[Conclusion]) -> list[str]:
-    """Sentences where audits and records differ. `above` are references and digests of all recorded ancestors.
+def disagreements(
+    ref: str, recorded: Sequence[Parent], above: Iterable[str], said: Sequence[Conclusion]
+) -> list[Finding]:
+    """Where audits and records differ. `above` are references and digests of all recorded ancestors.
 
     An inferred parent that no record names; a recorded parent whose weights the audit did not find.
     """
     known, found = set(above), []
     for one in said:
         if one.parent is not None and recorded and not known & {one.ref, one.digest or one.ref}:
-            found.append(f"{one.audit} infers that {ref} derives from {one.ref}, which no record of it names")
+            found.append(find("disagreement", ref, "not_recorded", audit=one.audit, ref=ref, parent=one.ref))
         for parent in recorded:
             if is_unconfirmed(parent, one):
-                found.append(
-                    f"{ref} is {parent.basis} to be {parent.relation} {parent.ref}; {one.audit} does not confirm it "
-                    f"({one.verdict})"
-                )
+                found.append(find(
+                    "disagreement", ref, "not_confirmed", ref=ref, basis=parent.basis, relation=parent.relation,
+                    parent=parent.ref, audit=one.audit, verdict=one.verdict,
+                ))  # fmt: skip
     return found
 
 

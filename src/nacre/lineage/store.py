@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.errors import ConfigError, IntegrityError, ReferenceNotFound, closest
-from nacre.lineage.digest import RECORD_NAME, digest_path, manifest
+from nacre.lineage.digest import RECORD_NAME, HashFile, digest_path, manifest
 from nacre.lineage.hashes import FileHashes
 from nacre.lineage.record import Record, read, verify_record
 
@@ -31,6 +31,18 @@ class Resolved:
     ref: str
     path: Path
     record: Record | None = None
+
+
+class ChangedFile(IntegrityError):
+    """A file of an artifact is not what its record says; `change` is `missing`, `added` or `changed`."""
+
+    def __init__(self, resolved: Resolved, file: str, change: str) -> None:
+        what = "is missing" if change == "missing" else f"was {change}"
+        super().__init__(
+            f"{resolved.ref}: the file {file} {what} after the artifact was written ({resolved.path})",
+            remedy=_restore(resolved),
+        )
+        self.ref, self.file, self.folder, self.change = resolved.ref, file, str(resolved.path), change
 
 
 Resolver = Callable[[str], Resolved]
@@ -133,6 +145,10 @@ class Store:
         """The content digest of what was resolved, from its bytes (large files through the hash cache)."""
         return digest_path(resolved.path, self.hashes.hash_file)
 
+    def hasher(self, resolved: Resolved) -> HashFile:
+        """What tells size and hash of the files of an artifact where not every byte is to be read again."""
+        return self.hashes.hash_file
+
     def verify(self, resolved: Resolved, *, deep: bool = False) -> None:
         """Raises IntegrityError naming the first file that differs from the record; `deep` bypasses the hash cache."""
         record = resolved.record
@@ -142,7 +158,7 @@ class Store:
         if resolved.path.is_file():
             _same(resolved, digest_path(resolved.path))
             return
-        entries = manifest(resolved.path) if deep else manifest(resolved.path, hash_one=self.hashes.hash_file)
+        entries = manifest(resolved.path) if deep else manifest(resolved.path, hash_one=self.hasher(resolved))
         found = {entry.path: (entry.size, entry.sha256) for entry in entries}
         if record.files:
             for path in sorted(record.files.keys() | found.keys()):
@@ -229,11 +245,7 @@ def _same(resolved: Resolved, digest: str) -> None:
 def _same_file(resolved: Resolved, path: str, recorded: tuple[int, str] | None, found: tuple[int, str] | None) -> None:
     if recorded == found:
         return
-    what = "is missing" if found is None else "was added" if recorded is None else "was changed"
-    raise IntegrityError(
-        f"{resolved.ref}: the file {path} {what} after the artifact was written ({resolved.path})",
-        remedy=_restore(resolved),
-    )
+    raise ChangedFile(resolved, path, "missing" if found is None else "added" if recorded is None else "changed")
 
 
 def _restore(resolved: Resolved) -> str:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from nacre.lineage.finding import Finding
 from nacre.lineage.graph import Node
 from nacre.web.graph import Layout, Sizes, lay_out
 
@@ -22,7 +23,7 @@ _LABEL_ROOM = 13.0
 
 @dataclass
 class Place:
-    """An artifact in the graph. `is_here` says that it has a page; `warnings` are the texts about it."""
+    """An artifact in the graph. `is_here` says that it has a page; `warnings` are about it."""
 
     id: str
     ref: str
@@ -33,7 +34,7 @@ class Place:
     stage: str | None
     basis: str
     is_here: bool
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
     is_wrong: bool = False
     x: float = 0.0
     y: float = 0.0
@@ -57,7 +58,7 @@ class Bond:
     child: Place
     relations: tuple[str, ...]
     how: str
-    disputed: str = ""
+    disputes: tuple[Finding, ...] = ()
     p_value: float | None = None
     inferred_kind: str = ""
     audit: str = ""
@@ -104,7 +105,7 @@ class Pedigree:
     @property
     def states(self) -> list[str]:
         """The ways in which edges are drawn here, for the legend."""
-        used = {bond.how for bond in self.bonds} | {"disputed" for bond in self.bonds if bond.disputed}
+        used = {bond.how for bond in self.bonds} | {"disputed" for bond in self.bonds if bond.disputes}
         return [one for one in (*_SURENESS, "disputed") if one in used]
 
 
@@ -195,7 +196,7 @@ def _place(node: Node, number: int, here: Collection[str]) -> Place:
 
 def _tell(place: Place, node: Node) -> None:
     """Adds the warnings of one occurrence: the same artifact may be reached soundly and unsoundly."""
-    place.warnings = tuple(dict.fromkeys([*place.warnings, *(one.text for one in node.warnings)]))
+    place.warnings = tuple(dict.fromkeys([*place.warnings, *node.warnings]))
     place.is_wrong = place.is_wrong or any(one.kind in ("integrity", "missing") for one in node.warnings)
 
 
@@ -205,10 +206,10 @@ def _bind(bonds: dict[tuple[str, str], Bond], parent: Place, child: Place, node:
     told = node.inferred
     bond = bonds.get((parent.id, child.id))
     if bond is None:
-        bond = bonds[parent.id, child.id] = Bond(parent, child, relation, how, node.disputed)
+        bond = bonds[parent.id, child.id] = Bond(parent, child, relation, how, node.disputes)
     else:
         bond.relations = tuple(dict.fromkeys([*bond.relations, *relation]))
-        bond.disputed = "; ".join(dict.fromkeys(filter(None, [bond.disputed, node.disputed])))
+        bond.disputes = tuple(dict.fromkeys([*bond.disputes, *node.disputes]))
         bond.how = min(bond.how, how, key=_SURENESS.index)
     if told:
         p_value = told.get("p_value")
@@ -225,14 +226,15 @@ def _place_labels(bonds: list[Bond], layout: Layout) -> None:
         leaving.setdefault(bond.parent.id, []).append((y, bond))
     for group in leaving.values():
         group.sort(key=lambda one: one[0])
-        told: set[tuple[tuple[str, ...], str]] = set()
+        told: set[tuple[tuple[str, ...], str, tuple[Finding, ...]]] = set()
         last = -1e9
         for y, bond in group:
-            if y - last < _LABEL_ROOM or ((bond.relations, bond.how + bond.disputed) in told and not bond.audit):
+            label = (bond.relations, bond.how, bond.disputes)
+            if y - last < _LABEL_ROOM or (label in told and not bond.audit):
                 continue
             bond.label_at = (round(bond.parent.x + SIZES.width + 8, 1), round(y - 5, 1))
             bond.has_room = len(group) == 1
-            told.add((bond.relations, bond.how + bond.disputed))
+            told.add(label)
             last = y
 
 

@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from nacre.lineage.finding import Finding
 from nacre.web.catalogue import AREAS
 from nacre.web.contract import page_of, viewer_of
-from nacre.web.words import LANGUAGES
+from nacre.web.words import LANGUAGES, Words
 
 STATIC = files("nacre.web") / "static"
 
@@ -69,6 +70,7 @@ def environment() -> Environment:
         "seconds": seconds,
         "moment": moment,
         "plain": plain,
+        "told": told,
     }
     return made
 
@@ -130,6 +132,15 @@ def plain(value: Any) -> str:
     if isinstance(value, bool) or value is None or isinstance(value, Mapping | list | tuple):
         return json.dumps(value, ensure_ascii=False, default=str)
     return number(value)
+
+
+def told(finding: Finding, words: Words) -> str:
+    """What a lineage gives to look at, in the viewer's language; an error's own message stays as it is."""
+    if not finding.sentence:
+        return finding.text
+    terms = {name: words.known(f"{name}_{value}", value)
+             for name, value in finding.values.items() if name in ("basis", "relation")}  # fmt: skip
+    return words(f"found_{finding.sentence}", **{**finding.values, **terms})
 
 
 @cache

@@ -12,7 +12,8 @@ from threading import Lock
 from typing import Any
 
 from nacre.errors import IntegrityError, NacreError
-from nacre.lineage.digest import LOGS_NAME, RECORD_NAME
+from nacre.lineage.digest import LOGS_NAME, RECORD_NAME, HashFile
+from nacre.lineage.inferred import PREFIX, Audit, Audits
 from nacre.lineage.record import Record
 from nacre.lineage.store import Resolved, Store
 
@@ -56,6 +57,7 @@ class Entry:
     parents: tuple[Edge, ...] = ()
     has_log: bool = False
     fault: str = ""
+    audit: Mapping[str, Any] | None = None  # what an audit keeps in its record: its subject and verdicts
 
     @property
     def ref(self) -> str:
@@ -143,7 +145,8 @@ def _are_texts(values: object) -> bool:
 class Snapshot(Store):
     """A store looked at once, for one request: a trace asks for the same folders and records at every step.
 
-    A record that holds nonsense raises IntegrityError, as one that was edited does elsewhere.
+    A record that holds nonsense raises IntegrityError, as one that was edited does elsewhere. What `verify` does not
+    read again, it takes to be as recorded where the size is and nothing was changed since the record was written.
     """
 
     def __init__(self, store: Store) -> None:
@@ -165,6 +168,22 @@ class Snapshot(Store):
         if (name, version) not in self._found:
             self._found[name, version] = self._get(name, version)
         return self._found[name, version]
+
+    def hasher(self, resolved: Resolved) -> HashFile:
+        record = resolved.record
+        try:
+            written = os.stat(resolved.path / RECORD_NAME).st_ctime_ns
+        except OSError:
+            written = 0
+        if record is None or not record.files or not written:
+            return super().hasher(resolved)
+
+        def trusted(path: Path) -> tuple[int, str]:
+            state, told = path.stat(), record.files.get(path.relative_to(resolved.path).as_posix())
+            is_old = max(state.st_ctime_ns, state.st_mtime_ns) <= written  # no program can set the time of a change
+            return told if told and told[0] == state.st_size and is_old else self.hashes.hash_file(path)
+
+        return trusted
 
     def _get(self, name: str, version: int) -> Resolved:
         try:
@@ -198,6 +217,13 @@ def children(entries: Sequence[Entry], ref: str, digest: str | None) -> list[Chi
     return sorted(found, key=lambda one: one.entry.created, reverse=True)
 
 
+def audits_of(entries: Sequence[Entry]) -> Audits:
+    """The audits among them, as a trace wants them."""
+    return Audits(
+        [Audit(one.ref, one.audit) for one in entries if one.audit is not None and one.name.startswith(PREFIX)]
+    )
+
+
 def telling_metric(metrics: Mapping[str, Any]) -> tuple[str, Any] | None:
     """The one figure to show where there is room for one."""
     for pattern in _TELLING:
@@ -208,11 +234,13 @@ def telling_metric(metrics: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def _entry_of(record: Record, has_log: bool) -> Entry:
+    audit = record.extra.get("audit")
     return Entry(
         record.name, record.version, str(record.kind), str(record.stage or ""), str(record.basis),
         None if record.licence is None else str(record.licence), str(record.created), record.cost.seconds,
         str(record.fingerprint or ""), sum(size for size, _ in record.files.values()), telling_metric(record.metrics),
         tuple(Edge(str(one.relation), str(one.ref), one.digest, str(one.basis)) for one in record.parents), has_log,
+        audit=audit if isinstance(audit, Mapping) else None,
     )  # fmt: skip
 
 

@@ -75,6 +75,11 @@ def test_an_artifact_is_told_with_its_lineage_children_and_commands(store: Store
     assert f"nacre trace tuned@2 --store {store.root}" in page
     assert page.index("disagreement</span>") < page.index("noncommercial</span>") < page.index('id="lineage"')
     assert "evaluated on" in page[page.index("<details") :]
+    chinese = _get(store, "/artifacts/tuned", **{"accept-language": "zh-CN"})
+    assert "的许可仅限非商用" in chinese
+    assert "the licence of" not in chinese
+    assert "没有记录提到它" in chinese
+    assert "no record" not in chinese
     parent = _get(store, "/artifacts/base@1")
     assert (
         parent.index("What was made from it") < parent.index("/artifacts/tuned@2") < parent.index("/artifacts/tuned@1")

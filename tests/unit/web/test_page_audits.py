@@ -74,6 +74,8 @@ def test_disagreement_with_the_recorded_lineage_is_said(store: Store, client: Te
     page = client.get(f"/page/audits/{ref}").text
     assert "The recorded lineage says otherwise" in page
     assert "which no record of it names" in page
+    page = client.get(f"/page/audits/{ref}", headers=ZH).text
+    assert f"{ref} 推断 desk/other@1 派生自 desk/base@1，而其记录中没有提到它" in page
 
 
 @pytest.mark.parametrize("file", ["result.json", "lineage.json", "sentences.json"])

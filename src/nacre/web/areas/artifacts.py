@@ -26,7 +26,7 @@ from nacre.web.paging import Pages
 from nacre.web.pedigree import SIZES, pedigree
 from nacre.web.rendering import Links, render
 from nacre.web.samples import samples, steps_of
-from nacre.web.shelf import Entry, Snapshot, children, shelf_of
+from nacre.web.shelf import Entry, Snapshot, audits_of, children, shelf_of
 
 CARD = "README.md"
 _A_PAGE = 200
@@ -74,7 +74,7 @@ def one(request: Request) -> Response:
     try:
         found = store.artifact(ref)
         assert found.record is not None  # artifacts of the store have one
-        root = trace(store, ref, verify="verify" in request.query_params)
+        root = trace(store, ref, verify="verify" in request.query_params, known_audits=audits_of(entries))
     except ReferenceNotFound:
         return _without_record(request, ref, entries)
     except NacreError as error:
@@ -122,7 +122,8 @@ def record_file(request: Request) -> Response:
 def card(request: Request) -> Response:
     """The model card, as `nacre card` writes it."""
     store = Snapshot(page_of(request).store)
-    text = model_card(trace(store, store.artifact(str(request.path_params["ref"])).ref))
+    found = store.artifact(str(request.path_params["ref"]))
+    text = model_card(trace(store, found.ref, known_audits=audits_of(shelf_of(store).entries())))
     return PlainTextResponse(text, headers={"content-disposition": f'inline; filename="{CARD}"'})
 
 

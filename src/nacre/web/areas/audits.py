@@ -17,14 +17,15 @@ from nacre.lifecycle.audit.said import Piece, in_language
 from nacre.lifecycle.audit.sentences import CLAIMS, basis, odds, summary
 from nacre.lifecycle.audit.verdict import WORDS, Pair, StageVerdict
 from nacre.lifecycle.audit.words import Words as AuditWords
+from nacre.lineage.finding import Finding
 from nacre.lineage.graph import trace
 from nacre.lineage.inferred import PREFIX
-from nacre.lineage.record import Record
 from nacre.lineage.store import Store
-from nacre.web.areas.reports import REPORT, Kept, changed_files, damaged, is_here, kept_reports
+from nacre.web.areas.reports import REPORT, changed_files, damaged, is_here, kept_reports
 from nacre.web.contract import View, page_of, viewer_of
 from nacre.web.paging import Pages
 from nacre.web.rendering import render
+from nacre.web.shelf import Entry, Snapshot, audits_of, shelf_of
 
 _A_PAGE = 100
 Sentence = Sequence[Piece]
@@ -78,11 +79,10 @@ class Told:
 
 def index(request: Request) -> Response:
     """Every audit, the newest first; `?verdict=` shows those where it was said of some reference."""
-    store, wanted = page_of(request).store, request.query_params.get("verdict", "")
-    names = [name for name in store.names() if name.startswith(PREFIX)]
-    found = kept_reports(store, names, kept.STAGE)
+    store, wanted = Snapshot(page_of(request).store), request.query_params.get("verdict", "")
+    found = kept_reports(store, PREFIX, kept.STAGE)
     if wanted in WORDS:
-        found = [one for one in found if any(said.get("verdict") == wanted for said in _verdicts(one.record))]
+        found = [one for one in found if any(said.get("verdict") == wanted for said in _verdicts(one))]
     pages = Pages.of(found, request.query_params.get("page"), _A_PAGE)
     rows = [_listed(store, one) for one in pages.rows]
     say = AuditWords(viewer_of(request).words.language)
@@ -91,7 +91,7 @@ def index(request: Request) -> Response:
 
 def one(request: Request) -> Response:
     """An audit in short, where records disagree with it, and its whole report."""
-    store, language = page_of(request).store, viewer_of(request).words.language
+    store, language = Snapshot(page_of(request).store), viewer_of(request).words.language
     ref = request.path_params["ref"]
     try:
         found = store.artifact(ref)
@@ -118,23 +118,17 @@ def _unfit(ref: str, error: Exception) -> IntegrityError:
     return IntegrityError(f"{ref} holds what no audit has: {error!r}", remedy="look at it as it was kept")
 
 
-def _listed(store: Store, one: Kept) -> Listed:
-    told = _audit_of(one.record)
-    subject = told.get("subject")
-    if one.record is None or not isinstance(subject, Mapping):
-        return Listed(one.ref, one.created, None, (), one.problem or "the record does not say what was audited")
-    references = tuple(_named(store, str(said.get("ref")), str(said.get("verdict"))) for said in _verdicts(one.record))
+def _listed(store: Store, one: Entry) -> Listed:
+    subject = (one.audit or {}).get("subject")
+    if not isinstance(subject, Mapping):
+        return Listed(one.ref, one.created, None, (), one.fault or "the record does not say what was audited")
+    references = tuple(_named(store, str(said.get("ref")), str(said.get("verdict"))) for said in _verdicts(one))
     return Listed(one.ref, one.created, _named(store, str(subject.get("ref"))), references)
 
 
-def _audit_of(record: Record | None) -> Mapping[str, Any]:
-    told = record.extra.get("audit") if record else None
-    return told if isinstance(told, Mapping) else {}
-
-
-def _verdicts(record: Record | None) -> list[Mapping[str, Any]]:
-    said = _audit_of(record).get("verdicts")
-    return [one for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
+def _verdicts(one: Entry) -> list[Mapping[str, Any]]:
+    said = (one.audit or {}).get("verdicts")
+    return [each for each in said if isinstance(each, Mapping)] if isinstance(said, list) else []
 
 
 def _named(store: Store, ref: str, verdict: str = "") -> Named:
@@ -167,15 +161,15 @@ def _stage(stage: StageVerdict, words: AuditWords) -> Stage:
     )
 
 
-def _disagreements(store: Store, subject: Named, ref: str) -> list[str]:
+def _disagreements(store: Store, subject: Named, ref: str) -> list[Finding]:
     """What `nacre trace SUBJECT` says of this audit where it and the records differ."""
     if not subject.is_here:
         return []
     try:
-        found = trace(store, subject.ref).all_warnings()
+        root = trace(store, subject.ref, known_audits=audits_of(shelf_of(store).entries()))
     except NacreError as error:
-        return [error.message]
-    return [one.text for one in found if one.kind == "disagreement" and ref in one.text]
+        return [Finding("integrity", subject.ref, error.message)]
+    return [one for one in root.all_warnings() if one.kind == "disagreement" and one.values.get("audit") == ref]
 
 
 VIEWS = (View("/audits", index), View("/audits/{ref:path}", one))

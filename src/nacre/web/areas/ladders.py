@@ -15,10 +15,11 @@ from nacre.ladder.result import PARTS, LadderResult, Row
 from nacre.ladder.words import Words as LadderWords
 from nacre.ladder.words import points
 from nacre.lineage.store import Resolved, Store
-from nacre.web.areas.reports import REPORT, Kept, changed_files, damaged, is_here, kept_reports, ladder_of
+from nacre.web.areas.reports import REPORT, changed_files, damaged, is_here, kept_reports, ladder_of
 from nacre.web.contract import View, page_of, viewer_of
 from nacre.web.paging import Pages
 from nacre.web.rendering import render
+from nacre.web.shelf import Entry, Snapshot
 from nacre.web.words import Language
 
 _PREFIX, _LAST = "ladder/", "/report"
@@ -83,19 +84,19 @@ class Beside:
 
 def index(request: Request) -> Response:
     """Every ladder report, the newest first; `?task=` shows those of one task."""
-    store, language = page_of(request).store, viewer_of(request).words.language
+    store, language = Snapshot(page_of(request).store), viewer_of(request).words.language
     task = request.query_params.get("task", "")
-    names = _names(store)
-    wanted = [name for name in names if task in ("", _task(name))]
-    pages = Pages.of(kept_reports(store, wanted, kept.STAGE), request.query_params.get("page"), _A_PAGE)
+    found = [one for one in kept_reports(store, _PREFIX, kept.STAGE) if one.name.endswith(_LAST)]
+    wanted = [one for one in found if task in ("", _task(one.name))]
+    pages = Pages.of(wanted, request.query_params.get("page"), _A_PAGE)
     rows = [_listed(store, one, language) for one in pages.rows]
-    tasks = sorted({_task(name) for name in names})
+    tasks = sorted({_task(one.name) for one in found})
     return render(request, "ladders.html", rows=rows, pages=pages, task=task, tasks=tasks, say=LadderWords(language))
 
 
 def one(request: Request) -> Response:
     """A ladder in short, and its whole report; `?with=` sets another ladder of the same task beside it."""
-    store, language = page_of(request).store, viewer_of(request).words.language
+    store, language = Snapshot(page_of(request).store), viewer_of(request).words.language
     ref = request.path_params["ref"]
     try:
         found = store.artifact(ref)
@@ -105,8 +106,9 @@ def one(request: Request) -> Response:
         raise
     except NacreError as error:
         return damaged(request, ref, "ladders", error)
-    others = [other for other in kept_reports(store, [found.ref.partition("@")[0]], kept.STAGE)
-              if other.ref != found.ref and other.record]  # fmt: skip
+    name = found.ref.partition("@")[0]
+    others = [other for other in kept_reports(store, name, kept.STAGE)
+              if other.name == name and other.ref != found.ref and not other.fault]  # fmt: skip
     return render(
         request, "ladder.html", ref=found.ref, record=found.record, result=result,
         rungs=_rungs(result, store, language), parts=PARTS, say=LadderWords(language),
@@ -116,19 +118,15 @@ def one(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _listed(store: Store, one: Kept, language: Language) -> Listed:
-    task = _task(one.ref.partition("@")[0])
-    if one.found is None:
-        return Listed(one.ref, "", task, None, one.problem)
+def _listed(store: Store, one: Entry, language: Language) -> Listed:
+    task = _task(one.name)
+    if one.fault:
+        return Listed(one.ref, "", task, None, one.fault)
     try:
-        result = ladder_of(one.found, store, language)
+        result = ladder_of(store.get(one.name, one.version), store, language)
     except NacreError as error:
         return Listed(one.ref, one.created, task, None, error.message)
     return Listed(one.ref, one.created, result.task, result)
-
-
-def _names(store: Store) -> list[str]:
-    return [name for name in store.names() if name.startswith(_PREFIX) and name.endswith(_LAST)]
 
 
 def _task(name: str) -> str:

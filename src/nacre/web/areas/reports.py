@@ -8,8 +8,8 @@ in the language of whoever looks; any other is given as its bytes are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.requests import Request
@@ -21,10 +21,10 @@ from nacre.ladder import report as ladder_report
 from nacre.ladder.result import LadderResult
 from nacre.lifecycle.audit import kept as audit_kept
 from nacre.lifecycle.audit import report as audit_report
-from nacre.lineage.record import Record
 from nacre.lineage.store import Resolved, Store, check_name
 from nacre.web.contract import Theme, View, page_of, viewer_of
 from nacre.web.rendering import render
+from nacre.web.shelf import Entry, shelf_of
 from nacre.web.words import Language
 
 REPORT = "report.html"
@@ -35,23 +35,6 @@ POLICY = (
 _ERROR_POLICY = "default-src 'none'; style-src 'self'; frame-ancestors 'self'; sandbox"
 _MOST_BYTES = 64 * 2**20
 _DARK = "(prefers-color-scheme: dark)"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A report of the store as a list shows it; `found` is None where its record is damaged, `problem` says how."""
-
-    ref: str
-    found: Resolved | None
-    problem: str = ""
-
-    @property
-    def record(self) -> Record | None:
-        return self.found.record if self.found else None
-
-    @property
-    def created(self) -> str:
-        return str(self.record.created) if self.record else ""
 
 
 def whole(request: Request) -> Response:
@@ -104,19 +87,10 @@ def damaged(request: Request, ref: str, area: str, error: NacreError) -> Respons
     )  # fmt: skip
 
 
-def kept_reports(store: Store, names: Iterable[str], stage: str) -> list[Kept]:
-    """Every version of these names that `stage` made, the newest first; damaged ones last."""
-    found = []
-    for name in names:
-        for version in store.versions(name):
-            try:
-                one = store.get(name, version)
-            except NacreError as error:
-                found.append(Kept(f"{name}@{version}", None, error.message))
-                continue
-            if one.record is not None and one.record.stage == stage:
-                found.append(Kept(one.ref, one))
-    found.sort(key=lambda one: one.ref)
+def kept_reports(store: Store, prefix: str, stage: str) -> list[Entry]:
+    """Every version that `stage` made under names with this beginning, the newest first; damaged ones last."""
+    entries = shelf_of(store).entries()
+    found = [one for one in entries if one.name.startswith(prefix) and (one.fault or one.stage == stage)]
     return sorted(found, key=lambda one: one.created, reverse=True)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 Language = Literal["en", "zh"]
 LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
-TABLES = ("shell", "overview", "artifacts", "runs", "reports", "ladders", "audits", "chat", "usage", "keys")
+TABLES = ("shell", "overview", "artifacts", "findings", "runs", "reports", "ladders", "audits", "chat", "usage", "keys")
 _rows: dict[str, tuple[str, str]] = {}
 
 

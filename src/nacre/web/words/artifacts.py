@@ -81,6 +81,10 @@ ROWS: dict[str, tuple[str, str]] = {
     # one artifact
     "artifact_attention": ("What to know before use", "使用前须知"),
     "artifact_sound": ("Nothing in the lineage asks for attention.", "谱系中没有需要注意之处。"),
+    "artifact_trusted": (
+        "Files were taken to be as recorded where their size is and nothing changed since;",
+        "大小与记录一致、且此后未被改动的文件，视为与记录相符；",
+    ),
     "artifact_verified": ("every byte was read again just now", "刚刚重新读取了全部字节"),
     "artifact_verify": ("read every byte again", "重新读取全部字节"),
     "artifact_lineage": ("Lineage", "谱系"),
