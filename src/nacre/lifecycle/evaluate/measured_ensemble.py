@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nacre.lifecycle.evaluate.content import Comparison, Table
 from nacre.lifecycle.evaluate.markup import ends, percent
-from nacre.lifecycle.evaluate.measured import Measured, Setting, classification, said
+from nacre.lifecycle.evaluate.measured import Measured, Setting, classification, compared, said
 from nacre.lifecycle.evaluate.testset import Labels
 from nacre.lifecycle.evaluate.words import Words
 from nacre.metrics import classification as metrics
@@ -33,7 +33,8 @@ class Members:
 
 def averaged(scores: Sequence[Floats]) -> Floats:
     """The mean of probabilities (N, C)."""
-    return np.mean(scores, axis=0)
+    mean: Floats = np.stack(scores).mean(axis=0)
+    return mean
 
 
 def log_features(scores: Sequence[Floats]) -> Floats:
