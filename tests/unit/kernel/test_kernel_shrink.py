@@ -78,6 +78,32 @@ def test_a_trimmed_tokenizer_cuts_its_texts_as_before(tmp_path: Path) -> None:
     assert {again.token(one) for one in again.special_ids} == {whole.token(one) for one in whole.special_ids}
 
 
+def test_special_tokens_keep_their_places_around_a_text(tmp_path: Path) -> None:
+    """Real vocabularies have their special tokens somewhere in the middle."""
+    words = [
+        "where",
+        "is",
+        "the",
+        "card",
+        "##s",
+        "c",
+        "##a",
+        "##r",
+        "##d",
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    whole = Tokenizer.load(tmp_path)
+    small, old = trimmed(whole, ["the card"])
+    assert [small.token(index) for index in small.encode("the card")] == ["[CLS]", "the", "card", "[SEP]"]
+    assert [old[index] for index in small.encode("the card")] == whole.encode("the card")
+    assert small.pad_id == old.index(words.index("[PAD]"))
+
+
 def test_other_tokenizers_are_not_trimmed() -> None:
     with pytest.raises(ConfigError, match="cannot be trimmed"):
         trimmed(tokenizer("gpt"), ENGLISH)
