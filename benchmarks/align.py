@@ -67,7 +67,17 @@ def distil(seeds: int) -> Iterator[Row]:
     yield from students(Path(os.environ["NACRE_ROWS"]), range(first, first + seeds), measured)
 
 
+def adapters(seeds: int) -> Iterator[Row]:
+    """MiniLM on BANKING77 by LoRA and in full; NACRE_ROWS: the rows as recipes/minilm.yaml prepares them.
+    ADAPTERS_FROM: the first seed."""
+    from align_parts.adapters import compared
+
+    first = int(os.environ.get("ADAPTERS_FROM", "0"))
+    yield from compared(Path(os.environ["NACRE_ROWS"]), range(first, first + seeds), measured)
+
+
 COMMANDS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "adapters": adapters,
     "distil": distil,
     "preference": preference,
     "preference_per_token": preference_per_token,

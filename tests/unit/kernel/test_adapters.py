@@ -116,12 +116,12 @@ def test_what_has_no_place_in_the_weights_is_not_merged(way: str, tmp_path: Path
 
 def test_trap_47_merging_into_a_quantised_base_is_refused() -> None:
     kernel = shaken("llama2", "lora")
-    layer = kernel.decoder.layers[0].attention.q  # type: ignore[union-attr, index]
+    layer = kernel.decoder.layers[0].attention.q
     layer.weight = torch.nn.Parameter(torch.zeros(1, 4, dtype=torch.uint8), requires_grad=False)
-    other = kernel.decoder.layers[1].attention.q.weight.clone()  # type: ignore[union-attr, index]
+    other = kernel.decoder.layers[1].attention.q.weight.clone()
     with pytest.raises(ConfigError, match="quantised"):
         adapted.merge(kernel)
-    assert torch.equal(kernel.decoder.layers[1].attention.q.weight, other)  # type: ignore[union-attr, index]
+    assert torch.equal(kernel.decoder.layers[1].attention.q.weight, other)
 
 
 @pytest.mark.parametrize(("name", "way"), PAIRS)
@@ -228,9 +228,9 @@ def test_several_by_name_are_switched_and_added_up() -> None:
     assert torch.allclose(hidden(kernel), summed, atol=1e-9, rtol=0)
     layer = kernel.get_submodule("decoder.layers.0.attention.q")
     parts = [adapted.adapters(kernel, name)["decoder.layers.0.attention.q"] for name in ("a", "b")]
-    one, other = ((part.b @ part.a) * 2.0 for part in parts)  # type: ignore[operator]
+    one, other = ((part.b @ part.a) * 2.0 for part in parts)
     base = pico("llama2").double().get_submodule("decoder.layers.0.attention.q").weight
-    assert torch.allclose(layer.weight, base + 0.3 * one - 0.7 * other, atol=1e-12)  # type: ignore[operator, arg-type]
+    assert torch.allclose(layer.weight, base + 0.3 * one - 0.7 * other, atol=1e-12)
     adapted.activate(kernel, "a")  # merged, and stays so
     assert torch.allclose(hidden(kernel), found["a"], atol=1e-9, rtol=0)
     trained = {key.split(".adapters.")[1][0] for key, p in kernel.named_parameters() if p.requires_grad}
@@ -393,7 +393,7 @@ def test_trap_48_embeddings_of_new_tokens_are_trained_and_travel_with_the_adapte
     tied = pico("gpt2")
     adapted.attach(tied, replace(CONFIGS["lora"], train=("embed.tokens",)))
     with torch.no_grad():
-        tied.embed.tokens.weight.add_(0.5)  # type: ignore[union-attr]
+        tied.embed.tokens.weight.add_(0.5)
     peft.save(tied, tmp_path / "tied")
     back = pico("gpt2")
     peft.load(back, tmp_path / "tied")

@@ -127,14 +127,23 @@ def _widen(given: dict[str, Any], name: str, length: int, value: int) -> None:
         given[name] = torch.cat((held.new_full((held.shape[0], length), value), held), dim=1)
 
 
+def _shift_positions(given: dict[str, Any], length: int) -> None:
+    """Positions that were given count the text alone, as `generate` does."""
+    if given.get("position_ids") is not None:
+        given["position_ids"] = given["position_ids"] + length
+
+
 def _with_prompt(body: nn.Module, prompt: Prompt, given: dict[str, Any]) -> int:
     """Sets the prompt before the text; how many learnt embeddings this call reads: none, where a cache holds them."""
     length = prompt.vectors.shape[0]
     _widen(given, "attention_mask", length, 1)
+    _shift_positions(given, length)
     if given.get("encoder_outputs") is not None or _held(given.get("past_key_values")):
         return 0
     _widen(given, "token_type_ids", length, 0)
-    given.pop("position_ids", None)
+    if (positions := given.get("position_ids")) is not None:
+        numbers = torch.arange(length, device=positions.device).expand(positions.shape[0], -1)
+        given["position_ids"] = torch.cat((numbers, positions), dim=1)
     vectors = given.pop("inputs_embeds", None)
     if vectors is None:
         vectors = _embedding(body)(given["input_ids"])
@@ -149,12 +158,12 @@ def _with_prefix(body: nn.Module, prefix: LayeredPrefix, given: dict[str, Any]) 
 
     pair = _is_pair(body)
     _widen(given, "decoder_attention_mask" if pair else "attention_mask", prefix.config.tokens, 1)
+    _shift_positions(given, prefix.config.tokens)
     held = given.get("past_key_values")
     if _held(held):
         return
     texts = (given.get(name) for name in ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"))
     batch = next(one for one in texts if one is not None).shape[0]
-    given.pop("position_ids", None)
     weight = _embedding(body).weight
     pairs = prefix.pairs(batch, weight.dtype)
     if held is None:
