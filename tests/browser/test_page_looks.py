@@ -45,7 +45,7 @@ def test_every_page_fits_its_window_and_says_no_error(
         inner = one.page.evaluate("document.documentElement.scrollWidth")
         if inner > width:
             too_wide.append((path, inner))
-        if (language, theme) in (("en", "light"), ("zh", "dark")):
+        if (language, theme, width) in SOME[:2]:  # axe takes longer than the page
             violations += [(path, *row) for row in found_by_axe(one.page)]
         one.page.screenshot(path=pictures / f"{name_of(path)}-{language}-{theme}-{width}.png", full_page=True)
     assert (too_wide, violations) == ([], [])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -287,6 +289,12 @@ async def test_the_first_key_is_an_administrators_and_signs_its_maker_in(tmp_pat
         assert status == 400
         assert 'value="Ada &lt;b&gt;"' in text
         assert "no whole number" in text
+        one.running.gateway.config = replace(
+            one.running.gateway.config, listen=replace(one.running.gateway.config.listen, workers=4)
+        )
+        status, _, text = await one.post("/keys/new", form | {"tokens": "5", "admin": "on"})
+        assert status == 400
+        assert "4 workers do not share limits" in text
         status, _, text = await one.post("/keys/new", form | {"tokens": ""})
         assert status == 400
         assert "administrator" in text
@@ -340,6 +348,32 @@ async def test_a_key_is_made_renewed_and_revoked_on_the_page(tmp_path: Path) -> 
         _, _, text = await one.get(f"/keys/{own.key.caller.id}")
         await one.post(f"/keys/{own.key.caller.id}/rotate", {"token": token_in(text), "grace": "0"})
         assert (await one.get("/keys"))[0] == 200, "who renews its own key stays signed in"
+
+
+@looped
+async def test_no_name_in_the_csv_of_usage_is_a_formula(tmp_path: Path) -> None:
+    async with browser(tmp_path) as one:
+        names = [
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(1)",
+            "\t=1",
+            "\r=1",
+            "\n=1",
+            " =1",
+            "＝1+1",
+            '=HYPERLINK("http://x","y")',
+            "a=1",
+        ]
+        await one.ask("m")
+        ledger = one.running.gateway.parts.ledger
+        for number, name in enumerate(names):
+            ledger.enter(replace(one.running.entries[0], id=f"req-{number}", asked=name, served=None))
+        await ledger.flush()
+        _, _, text = await one.get("/usage/rows.csv?span=all")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert {row["model"] for row in rows} == {*(f"'{name}" for name in names[:-1]), "a=1", "m"}
 
 
 @looped

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HELP = """
 Makes, lists, ends and renews the keys of the gateway. A key's secret is shown once, when it is made or renewed: only
-its hash is kept. Limits and revocation hold at once, in a running gateway as well.
+its hash is kept. Limits and revocation hold at once, in a running gateway as well. A gateway of several workers holds
+limits only with `state: {limits: redis}`: otherwise it refuses keys that have some (503).
 
 examples:
   nacre serve keys create support-bot

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from nacre.errors import ConfigError, ReferenceNotFound
+from nacre.lifecycle.serve.config import StateConfig
 from nacre.lifecycle.serve.contract import Allowance, Caller, Refusal
 from nacre.lifecycle.serve.state import database as database_module
 from nacre.lifecycle.serve.state.database import Unavailable, connect
-from nacre.lifecycle.serve.state.keys import KeyStore, digest_of, may_ask, new_secret
+from nacre.lifecycle.serve.state.keys import FormTaken, KeyStore, digest_of, may_ask, new_secret
+from nacre.lifecycle.serve.state.limits_unshared import refuse_limits
 
 
 class Clock:
@@ -236,3 +238,36 @@ def test_a_change_is_seen_at_once_however_fast_it_follows_the_last_look(tmp_path
     finally:
         ours.close()
         theirs.close()
+
+
+def test_a_form_makes_one_key_whichever_process_takes_it(path: Path, clock: Clock) -> None:
+    """Two stores on one file stand for two workers."""
+    here, there = KeyStore(path, clock=clock), KeyStore(path, clock=clock)
+    try:
+        made = here.create("a", form="t1")
+        for again in (here, there):
+            with pytest.raises(FormTaken):
+                again.create("a", form="t1")
+            with pytest.raises(FormTaken):
+                again.rotate(made.key.caller.id, form="t1")
+        assert len(there.list()) == 1
+        assert there.find(made.secret) is not None, "a form that was sent before changed nothing"
+        assert there.rotate(made.key.caller.id, form="t2").key.caller == made.key.caller
+        there.create("b")
+        there.create("b")
+        clock.now += 31 * 86_400
+        here.create("c", form="t1")  # forgotten by then
+    finally:
+        here.close()
+        there.close()
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 5}, {"money": 1.0}, {"concurrent": 0}])
+def test_limits_that_no_worker_would_hold_are_refused_where_the_key_is_made(limits: dict[str, float]) -> None:
+    allowance = Allowance(**limits)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="4 workers do not share limits") as caught:
+        refuse_limits(allowance, StateConfig(), 4)
+    assert "redis" in caught.value.remedy
+    refuse_limits(allowance, StateConfig(), 1)
+    refuse_limits(allowance, StateConfig(limits="redis", redis_variable="REDIS_URL"), 4)
+    refuse_limits(Allowance(), StateConfig(), 4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,8 @@ from starlette.responses import RedirectResponse, Response
 from nacre.errors import ConfigError, NacreError, ReferenceNotFound
 from nacre.lifecycle.serve.budgets import budgets_used
 from nacre.lifecycle.serve.contract import Allowance
-from nacre.lifecycle.serve.state.keys import Issued, Key, KeyStore
+from nacre.lifecycle.serve.state.keys import FormTaken, Issued, Key, KeyStore
+from nacre.lifecycle.serve.state.limits_unshared import refuse_limits
 from nacre.lifecycle.serve.watch.rules import BudgetUse
 from nacre.web.areas.chat import ledger_of
 from nacre.web.areas.frame import form_of, keep_session
@@ -29,8 +29,6 @@ from nacre.web.words import Words
 GRACES: Mapping[str, float] = {"0": 0.0, "1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0}
 _WHOLE = ("requests_per_minute", "tokens_per_minute", "concurrent", "tokens")
 _FIELDS = ("name", "models", "money", "per", "expires", "admin", *_WHOLE)
-_MOST_FORMS = 1000
-_sent: OrderedDict[str, None] = OrderedDict()  # tokens of forms that were taken: reloading one makes no second key
 
 
 @dataclass(frozen=True)
@@ -68,27 +66,33 @@ async def create(request: Request) -> Response:
     page, words, form = page_of(request), viewer_of(request).words, await form_of(request)
     is_first = _is_first(page)
     token = form.get("token", "")
-    if not token or token in _sent:
+    if not token:
         return await _drawn(request, "key_sent.html", status=409)
     try:
         wanted = _read(form, words)
+        refuse_limits(wanted["allowance"], page.gateway.config.state, page.gateway.config.listen.workers)
         if is_first and "admin" not in form:
             raise ConfigError(words("keys_first_is_admin"), remedy=words("keys_first_is_admin_remedy"))
-        issued = await to_thread.run_sync(partial(store_of(page).create, **wanted))
+        issued = await to_thread.run_sync(partial(store_of(page).create, **wanted, form=token))
+    except FormTaken:
+        return await _drawn(request, "key_sent.html", status=409)
     except ConfigError as error:
         return await _form(request, form, error)
-    return await _made(request, issued, token, signs_in=is_first)
+    return await _made(request, issued, signs_in=is_first)
 
 
 async def rotate(request: Request) -> Response:
     """Gives a key a new secret and shows it, this once."""
     page, form = page_of(request), await form_of(request)
     token, identity = form.get("token", ""), request.path_params["id"]
-    if not token or token in _sent:
-        return await _drawn(request, "key_sent.html", status=409)
     grace = GRACES.get(form.get("grace", "0"), 0.0)
-    issued = await to_thread.run_sync(partial(store_of(page).rotate, identity, grace_s=grace))
-    return await _made(request, issued, token, signs_in=identity == viewer_of(request).caller.id)
+    try:
+        if not token:
+            raise FormTaken
+        issued = await to_thread.run_sync(partial(store_of(page).rotate, identity, grace_s=grace, form=token))
+    except FormTaken:
+        return await _drawn(request, "key_sent.html", status=409)
+    return await _made(request, issued, signs_in=identity == viewer_of(request).caller.id)
 
 
 async def confirm_revoke(request: Request) -> Response:
@@ -153,12 +157,9 @@ async def _form(request: Request, values: Mapping[str, str], error: NacreError |
     )  # fmt: skip
 
 
-async def _made(request: Request, issued: Issued, token: str, *, signs_in: bool) -> Response:
+async def _made(request: Request, issued: Issued, *, signs_in: bool) -> Response:
     """The page with the secret. Who made the first key, or changed its own, is signed in with it."""
     page = page_of(request)
-    _sent[token] = None
-    while len(_sent) > _MOST_FORMS:
-        _sent.popitem(last=False)
     cookie = page.sessions.begin(issued.secret) if signs_in and page.gateway.wants_key else None
     response = await _drawn(request, "key_made.html", issued=issued, is_signed_in=cookie is not None)
     if cookie is not None:

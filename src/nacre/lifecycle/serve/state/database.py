@@ -45,6 +45,8 @@ _SCHEMA = (
         known_money DOUBLE PRECISION NOT NULL, unpriced BIGINT NOT NULL, masked BIGINT NOT NULL,
         seconds DOUBLE PRECISION NOT NULL, estimated_tokens BIGINT NOT NULL DEFAULT 0,
         estimated_money DOUBLE PRECISION NOT NULL DEFAULT 0)""",  # days whose entries were deleted, as sums
+    # forms of the page that made a key or a secret: sent again, by reload or to another worker, they make no second one
+    "CREATE TABLE IF NOT EXISTS forms (token TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL)",
     "CREATE INDEX IF NOT EXISTS past_by_key ON past (key, at)",
     "CREATE INDEX IF NOT EXISTS entries_by_time ON entries (at)",
     "CREATE INDEX IF NOT EXISTS entries_by_key ON entries (key, at)",

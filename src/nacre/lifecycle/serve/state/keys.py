@@ -37,7 +37,15 @@ _COLUMNS = (
 _CHANNEL = "nacre_keys"
 _STALE_S = 15.0  # keys that could not be read again for so long are trusted no more
 _TICK_NS = 50_000_000  # far above the 4 ms in which a kernel counts a file's time
+_FORMS_S = 30 * 86_400.0  # how long a form that was taken is remembered
 _log = logging.getLogger(__name__)
+
+
+class FormTaken(ConfigError):
+    """A form that made a key or a secret was sent again."""
+
+    def __init__(self) -> None:
+        super().__init__("this form was sent before", remedy="open a new one")
 
 
 @dataclass(frozen=True)
@@ -162,8 +170,12 @@ class KeyStore:
         allowance: Allowance | None = None,
         expires_at: float | None = None,
         is_admin: bool = False,
+        form: str = "",
     ) -> Issued:
-        """A new key. Raises ConfigError for an allowance or an expiry that cannot be meant."""
+        """A new key. Raises ConfigError for an allowance or an expiry that cannot be meant.
+
+        `form` names what asked for it, where that may be sent twice: the second time raises FormTaken.
+        """
         now = self._clock()
         wanted = allowance or Allowance()
         _check(name, models, wanted)
@@ -176,16 +188,19 @@ class KeyStore:
             caller.id, name, digest_of(secret), key.hint, json.dumps(models), json.dumps(asdict(wanted)),
             int(is_admin), now, expires_at, None, None, None,
         )  # fmt: skip
-        self._change(f"INSERT INTO keys ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+        self._change(f"INSERT INTO keys ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values, form)
         return Issued(key, secret)
 
-    def rotate(self, ref: str, *, grace_s: float = 0.0) -> Issued:
-        """A new secret for a key, whose id, budget and entries stay. The old one ends at once, or after `grace_s`."""
+    def rotate(self, ref: str, *, grace_s: float = 0.0, form: str = "") -> Issued:
+        """A new secret for a key, whose id, budget and entries stay. The old one ends at once, or after `grace_s`.
+
+        `form` as in `create`.
+        """
         if grace_s < 0:
             raise ConfigError(f"a grace of {grace_s} s", remedy="give 0 or more")
         key, now, secret = self._active(ref), self._clock(), new_secret()
         sql = "UPDATE keys SET old_digest = digest, old_until = ?, digest = ?, hint = ? WHERE id = ?"
-        self._change(sql, (now + grace_s, digest_of(secret), secret[-4:], key.caller.id))
+        self._change(sql, (now + grace_s, digest_of(secret), secret[-4:], key.caller.id), form)
         return Issued(Key(key.caller, secret[-4:], key.created_at), secret)
 
     def revoke(self, ref: str) -> Key:
@@ -220,8 +235,13 @@ class KeyStore:
         why = f"is {matching[-1].state(now)}" if matching else "is not here"
         raise ReferenceNotFound(f"the key {ref!r} {why}", remedy="nacre serve keys list")
 
-    def _change(self, sql: str, values: tuple[Any, ...]) -> None:
+    def _change(self, sql: str, values: tuple[Any, ...], form: str = "") -> None:
         def work(execute: Execute) -> None:
+            if form:
+                now = self._clock()
+                execute("DELETE FROM forms WHERE at < ?", (now - _FORMS_S,))
+                if not execute("INSERT INTO forms VALUES (?, ?) ON CONFLICT (token) DO NOTHING", (form, now)):
+                    raise FormTaken
             execute(sql, values)
             execute("UPDATE counters SET value = value + 1 WHERE name = 'keys'", ())
             if not self._writing.is_local:

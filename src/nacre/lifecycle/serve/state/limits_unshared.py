@@ -1,7 +1,8 @@
 """Limits where several workers run and nothing is shared: nobody is held to less than a whole limit in secret.
 
 Each worker would count for itself, and a key could use as many times its limit as there are workers. So a gateway does
-not start with several workers while a key has limits, and a key that gets limits afterwards is refused.
+not start with several workers while a key has limits, its page makes no such key, and one that is made elsewhere
+afterwards is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import time
 from collections.abc import Sequence
 
 from nacre.errors import ConfigError
-from nacre.lifecycle.serve.contract import Caller, Refusal
+from nacre.lifecycle.serve.config import StateConfig
+from nacre.lifecycle.serve.contract import Allowance, Caller, Refusal
 from nacre.lifecycle.serve.state.keys import Key
 from nacre.lifecycle.serve.state.limits import is_unlimited
 
@@ -26,6 +28,15 @@ def refuse_unshared(keys: Sequence[Key], workers: int) -> None:
         raise ConfigError(
             f"{workers} workers do not share the limits of key {limited[0]!r}{more}: state.limits is memory",
             remedy=_REMEDY,
+        )
+
+
+def refuse_limits(allowance: Allowance, state: StateConfig, workers: int) -> None:
+    """Raises ConfigError for limits or a budget that a gateway of this config would not hold."""
+    if workers > 1 and state.limits == "memory" and not is_unlimited(allowance):
+        raise ConfigError(
+            f"{workers} workers do not share limits (state.limits is memory): requests with this key would be refused",
+            remedy=f"{_REMEDY}; or leave the limits and the budget out",
         )
 
 

@@ -116,6 +116,9 @@ def forget(database: Database, before: float) -> int:
     return deleted
 
 
+_RUNS = "=+-@\t\r\n＝＋－＠"  # Chinese and Japanese spreadsheets run the wide ones as well
+
+
 def csv_text(rows: Sequence[Json]) -> str:
     """Rows as CSV with a head; unknown money is an empty cell. A cell that a spreadsheet would run is quoted with '."""
     text = io.StringIO()
@@ -128,7 +131,7 @@ def csv_text(rows: Sequence[Json]) -> str:
 
 def _inert(value: Any) -> Any:
     """A model's name is a client's text: `=cmd()` must not become a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ")[:1] in _RUNS and value.strip(" ") else value
 
 
 def _span(
