@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ _SMALL = "initialise.choices.hidden_size=32 initialise.choices.layers=1 initiali
 _DECODER = f"{_SMALL} initialise.choices.ffn_size=48 pretrain.train.max_steps=4 pretrain.train.eval_every=4"
 _BRIEF = "evaluate.intervals.resamples=100"
 _SAMPLES = f"evaluate.samples=4 evaluate.max_new_tokens=12 {_BRIEF}"
-# The set that a recipe needs (None: what every machine has), and what makes it small enough for a test.
+# The sets that a recipe needs (None: what every machine has), and what makes it small enough for a test.
 PICO: dict[str, tuple[str | None, str]] = {
     "intents": (None, f"{_SMALL} tokenizer.vocab_size=2000 pretrain.train.epochs=1 tune.train.epochs=1 {_BRIEF}"),
     "banking77": (
@@ -57,13 +59,23 @@ PICO: dict[str, tuple[str | None, str]] = {
         evaluate.max_new_tokens=6 {_BRIEF}""",
     ),
     "digits": (None, f"{_SMALL} tune.train.epochs=1 {_BRIEF}"),
+    "assistant": (
+        "identity toolcall-demo medical-qa gsm8k hh-harmless tinystories-sample",
+        f"""{_DECODER} initialise.choices.kv_heads=1 initialise.choices.head_dim=16 tokenizer.vocab_size=600
+        tools.limit.train=10 tools.limit.valid=4 tools.limit.test=4 medical.limit.train=40 medical.limit.valid=5
+        sums.limit.train=40 sums.limit.valid=5 pairs.limit.train=30 pairs.limit.valid=20 stories.limit.train=100
+        talk.train.epochs=1 reinforce.rollouts.prompts=2 reinforce.rollouts.samples=2
+        reinforce.rollouts.max_new_tokens=8 reinforce.loop.iterations=2 reinforce.loop.eval_limit=4
+        reinforce.update.batch_size=4 language.limit=5 held_out.intervals.resamples=100 {_BRIEF}""",
+    ),
 }
 
 
 def run_pico(name: str) -> list[StepResult]:
     needs, overrides = PICO[name]
-    if needs is not None and needs not in catalogue.found() and catalogue.describe(needs).name not in catalogue.found():
-        pytest.skip(f"the data set {needs} is not on this machine")
+    for one in (needs or "").split():
+        if one not in catalogue.found() and catalogue.describe(one).name not in catalogue.found():
+            pytest.skip(f"the data set {one} is not on this machine")
     return run(load(RECIPES / f"{name}.yaml", overrides.split()), open_store())
 
 
@@ -78,6 +90,62 @@ def test_recipe_runs_is_cached_and_traced(name: str, capsys: pytest.CaptureFixtu
     assert main(["trace", last.ref, "--verify", "--json"]) == 0
     tree = json.loads(capsys.readouterr().out)
     assert "witnessed" in json.dumps(tree)
+
+
+def _walked(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for parent in node["parents"]:
+        yield from _walked(parent)
+
+
+def _traced(ref: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    capsys.readouterr()
+    assert main(["trace", ref, "--verify", "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    return tree, list(_walked(tree))
+
+
+@pytest.mark.slow
+def test_an_assistant_is_traced_to_raw_data_and_to_what_it_was_aligned_with(capsys: pytest.CaptureFixture[str]) -> None:
+    results = {one.step: one.ref for one in run_pico("assistant")}
+    tree, nodes = _traced(results["reinforce"], capsys)
+    edges = {(one["relation"], one["ref"].partition("@")[0]) for one in nodes}
+    assert edges >= {
+        ("finetuned_from", "assistant/prefer"),
+        ("finetuned_from", "assistant/talk"),
+        ("finetuned_from", "assistant/pretrain"),
+        ("aligned_with", "assistant/talk"),
+        ("trained_on", "assistant/sums"),
+        ("trained_on", "assistant/pairs"),
+        ("trained_on", "assistant/talks"),
+        ("tokenized_by", "assistant/tokenizer"),
+    }
+    raw = {one["ref"] for one in nodes if one["kind"] == "dataset" and one["basis"] == "declared"}
+    needs, _ = PICO["assistant"]
+    assert needs is not None
+    assert raw == {f"data:{one}" for one in needs.split()}
+    assert all(one["licence"] for one in nodes if one["ref"] in raw)
+    assert not tree["warnings"]
+    _, nodes = _traced(results["judge"], capsys)
+    assert {("finetuned_from", "assistant/talk"), ("trained_on", "assistant/pairs")} <= {
+        (one["relation"], one["ref"].partition("@")[0]) for one in nodes
+    }
+
+
+@pytest.mark.slow
+def test_an_assistant_taught_on_noncommercial_rows_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    if "sft-zh-alpaca" not in catalogue.found():
+        pytest.skip("the data set sft-zh-alpaca is not on this machine")
+    text = (RECIPES / "assistant.yaml").read_text(encoding="utf-8")
+    swapped = text.replace("data:medical-qa", "data:sft-zh-alpaca").partition("  judge:")[0]
+    (tmp_path / "assistant.yaml").write_text(swapped, encoding="utf-8")
+    _, overrides = PICO["assistant"]
+    steps = ("judge", "prefer", "reinforce", "language", "held_out", "evaluate", "pairs")
+    kept = [one for one in overrides.split() if one.partition(".")[0] not in steps]
+    talk = next(one for one in run(load(tmp_path / "assistant.yaml", kept), open_store()) if one.step == "talk")
+    tree, _ = _traced(talk.ref, capsys)
+    assert "CC BY-NC 4.0" in tree["licence"]
+    assert any("CC BY-NC" in json.dumps(one) for one in tree["warnings"])
 
 
 def test_every_recipe_is_tested() -> None:
