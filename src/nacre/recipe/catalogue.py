@@ -42,6 +42,7 @@ STAGES: dict[str, str] = {
     "prompt.optimise": "nacre.tiers.prompt.stages:optimise",
     "prompt.solve": "nacre.tiers.prompt.stages:solve",
     "teach.collect": "nacre.tiers.relay.teaching:collect",
+    "teach.contrast": "nacre.tiers.relay.teaching:contrast",
     "tokenizer.train": "nacre.lifecycle.prepare.tokenizer:train_tokenizer",
     "tune.average": "nacre.tiers.tune.averaging:average",
     "tune.causal": "nacre.tiers.tune.stages:causal",

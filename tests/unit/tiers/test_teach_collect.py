@@ -18,7 +18,8 @@ from nacre.recipe import recipe, run
 from nacre.recipe.config import build
 from nacre.recipe.run import RunOptions
 from nacre.recipe.stage import Work
-from nacre.tiers.relay.teaching import CollectConfig, check_collect
+from nacre.tiers.relay.contrasting_worker import contrast_answers
+from nacre.tiers.relay.teaching import CollectConfig, ContrastConfig, check_collect
 from nacre.tiers.relay.teaching_worker import collect_answers
 
 ANSWERS = [
@@ -192,3 +193,23 @@ def test_a_budget_ends_the_collection_and_what_was_answered_is_kept(tmp_path: Pa
     collect_answers(config, Work(inputs, tmp_path / "two", tmp_path / "s", engines=room))
     assert 0 < room.spent.requests < 40
     assert len(list(read(tmp_path / "two" / "train.jsonl"))) == 40
+
+
+def test_demonstrations_stand_against_the_models_own_answers(tmp_path: Path) -> None:
+    talks = [
+        [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        for asked, said in (("parcel", "It is lost."), ("包裹", "星期一送到。"), ("silent", "Yes."))
+    ]
+    shown = prompts(tmp_path / "shown", [{"messages": talk} for talk in talks])
+    (tmp_path / "out").mkdir()
+    inputs = {"demonstrations": shown, "model": echo_folder(tmp_path / "model", answers=ANSWERS)}
+    work = Work(inputs, tmp_path / "out", tmp_path / "scratch", engines=EngineRoom(tmp_path / "cache"))
+    metrics = contrast_answers(ContrastConfig(temperature=0.0), work)
+    assert list(read(tmp_path / "out" / "train.jsonl")) == [
+        {"messages": talks[0][:1], "chosen": "It is lost.", "rejected": "It arrives on Monday."}
+    ]
+    assert metrics["dropped"] == 2
+    told = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["dropped"]
+    assert told == {"an answer equal to the demonstration": 1, "an empty answer": 1}
+    with pytest.raises(ConfigError, match="the same"):
+        ContrastConfig(samples=2, temperature=0.0)

@@ -79,3 +79,39 @@ def collect(config: CollectConfig, work: Work) -> Mapping[str, Scalar]:
     from nacre.tiers.relay.teaching_worker import collect_answers
 
     return collect_answers(config, work)
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """The model answers the prompts of demonstrations itself, `samples` times each: every answer becomes the rejected
+    side of a pair whose chosen side is the demonstration. `temperature` 0 writes the likeliest answer, once."""
+
+    samples: int = 1
+    max_tokens: int = 128
+    temperature: float = 1.0
+    splits: tuple[Literal["train", "valid"], ...] = ("train", "valid")
+    limit: int | None = None  # demonstrations of a split
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_tokens", "batch", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}", remedy=f"set {name} to 1 or more")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature is {self.temperature}", remedy="give 0 (the likeliest answer) or more")
+        if self.samples > 1 and not self.temperature:
+            raise ConfigError("several samples at temperature 0 are the same", remedy="samples: 1, or temperature: 1.0")
+
+
+@stage(
+    "teach.contrast",
+    produces="dataset",
+    inputs={"demonstrations": Input("dataset", "made_from"), "model": Input("model", "calls")},
+)
+def contrast(config: ContrastConfig, work: Work) -> Mapping[str, Scalar]:
+    """Demonstrations against a model's own answers, as pairs: from them `tune.reward` learns what demonstrators want
+    (inverse reinforcement), `tune.preference` learns it at once (self-play)."""
+    from nacre.tiers.relay.contrasting_worker import contrast_answers
+
+    return contrast_answers(config, work)

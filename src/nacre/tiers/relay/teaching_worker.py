@@ -34,8 +34,8 @@ _DECLINES = re.compile(
 )
 # Introductions by makers whom `scrub_patterns` does not know, and so cannot mask.
 _INTRODUCES = re.compile(
-    r"\b(?:I am|I['’]m|I was|[Aa]s) (?:an? )?[\w ,-]{0,40}\b(?:language model|AI|assistant|chat ?bot|LLM)\b[\w ,-]{0,20}"
-    r"\b(?:developed|trained|created|built|made) by (?!\{\{)\w"
+    r"\b(?:I am|I['’]m|I was|[Aa]s) (?:an? )?[\w ,-]{0,40}\b(?:language model|AI|assistant|chat ?bot|LLM)\b"
+    r"[\w ,-]{0,20}\b(?:developed|trained|created|built|made) by (?!\{\{)\w"
     r"|\bI was (?:developed|trained|created|built|made) by (?!\{\{)(?:the team|a team|engineers|researchers|[A-Z])"
     r"|我(?:是|叫)?(?:一个|一款|一名|一种)?由(?!\{\{)[^，。！？\n]{1,20}?(?:研发|开发|训练|推出|创建|创造|打造|研制)的"
     r"[^。！？\n]{0,20}(?:模型|助手|机器人|人工智能|AI)",
@@ -121,7 +121,7 @@ def _answered(
     asked = _prompts(config, rows, step, seen)
     done = 0
     while part := list(islice(asked, config.batch)):
-        for one, answer in zip(part, _generated(teacher, [one.prompt for one in part], how), strict=True):
+        for one, answer in zip(part, generated(teacher, [one.prompt for one in part], how), strict=True):
             problem = (
                 "an answer that the teacher's service refused to give" if answer is None else _problem(answer, config)
             )
@@ -136,7 +136,7 @@ def _answered(
         work.progress.update(done, None, asked=done, requests=work.engines.spent.requests)
 
 
-def _generated(teacher: Engine, prompts: Sequence[Prompt], how: Sampling) -> list[Generation | None]:
+def generated(teacher: Engine, prompts: Sequence[Prompt], how: Sampling) -> list[Generation | None]:
     """One answer per prompt; None where the request was at fault. What was answered stays in the cache."""
     try:
         return list(teacher.generate(prompts, how))
@@ -145,7 +145,7 @@ def _generated(teacher: Engine, prompts: Sequence[Prompt], how: Sampling) -> lis
             raise
         if len(prompts) == 1:
             return [None]
-    return [answer for prompt in prompts for answer in _generated(teacher, [prompt], how)]
+    return [answer for prompt in prompts for answer in generated(teacher, [prompt], how)]
 
 
 def _problem(answer: Generation, config: CollectConfig) -> str | None:
@@ -166,7 +166,7 @@ def _prompts(config: CollectConfig, rows: Iterator[Row], step: Step, seen: set[s
     for row in rows:
         step.enter(row)
         try:
-            messages = _messages(row, config.prompt)
+            messages = question_of(row, config.prompt)
         except BadRow as error:
             step.drop(error.message)
             continue
@@ -181,7 +181,7 @@ def _prompts(config: CollectConfig, rows: Iterator[Row], step: Step, seen: set[s
         yield Asked(messages, tuple(Message(one["role"], one["content"]) for one in said))  # type: ignore[arg-type]
 
 
-def _messages(row: Row, field: str | None) -> list[dict[str, str]]:
+def question_of(row: Row, field: str | None) -> list[dict[str, str]]:
     """The turns up to the last question. BadRow where there is none, DataError where the row holds no prompt."""
     if field is None and isinstance(row.get("messages"), list):
         turns = [message_of(one) for one in row["messages"]]
