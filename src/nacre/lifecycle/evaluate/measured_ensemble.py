@@ -52,9 +52,9 @@ def ensembled(texts: Sequence[str], labels: Labels, members: Members, setting: S
     systems = dict(members.scores)
     if members.stacked is not None:
         systems["stacking"] = members.stacked
-    beside = {
-        name: _beside(metrics.class_rows(true, one.argmax(1), n_names), ours, setting) for name, one in systems.items()
-    }
+    rows = {name: metrics.class_rows(true, one.argmax(1), n_names) for name, one in systems.items()}
+    first = next(iter(rows.values()))
+    beside = {name: _beside(each, first, ours, setting) for name, each in rows.items()}
     comparison = None
     if members.best is not None:
         best = beside[members.best]
@@ -80,33 +80,42 @@ def ensembled(texts: Sequence[str], labels: Labels, members: Members, setting: S
 
 @dataclass(frozen=True)
 class _Beside:
-    """One system, and what the mean is better by on the same rows."""
+    """One system; what it is better by than the first, and the mean than it, on the same rows."""
 
     accuracy: Interval
     macro_f1: Interval
+    over_first: Difference
     gap: Difference
 
     def as_dict(self) -> dict[str, Any]:
-        names = ("accuracy", "macro_f1", "ensemble_minus_this")
-        return dict(zip(names, (one.as_dict() for one in (self.accuracy, self.macro_f1, self.gap)), strict=True))
+        return {
+            "accuracy": self.accuracy.as_dict(),
+            "macro_f1": self.macro_f1.as_dict(),
+            "minus_first": self.over_first.as_dict(),
+            "ensemble_minus_this": self.gap.as_dict(),
+        }
 
 
-def _beside(rows: Floats, ours: Floats, setting: Setting) -> _Beside:
+def _beside(rows: Floats, first: Floats, ours: Floats, setting: Setting) -> _Beside:
     right = interval(rows, metrics.accuracy_of_sums, setting.bootstrap)
     macro = interval(rows, metrics.macro_f1_of_sums, setting.bootstrap)
-    return _Beside(right, macro, paired(rows, ours, metrics.accuracy_of_sums, setting.bootstrap))
+    gaps = [paired(*pair, metrics.accuracy_of_sums, setting.bootstrap) for pair in ((first, rows), (rows, ours))]
+    return _Beside(right, macro, *gaps)
 
 
 def _table(beside: Mapping[str, _Beside], words: Words) -> Table:
-    head = [
-        words(key) for key in ("system", "accuracy", "interval", "macro_f1", "against_ensemble", "interval", "p_value")
-    ]
+    keys = ("system", "accuracy", "interval", "macro_f1", "over_first", "p_value", "against_ensemble", "p_value")
     rows = [
         (
             words.name(name), percent(one.accuracy.value), " … ".join(ends(one.accuracy, "percent")),
-            percent(one.macro_f1.value), f"{100 * one.gap.value:+.1f}",
-            f"{100 * one.gap.low:+.1f} … {100 * one.gap.high:+.1f}", f"{one.gap.p_value:.3f}",
+            percent(one.macro_f1.value), *_gap(one.over_first), *_gap(one.gap),
         )
         for name, one in beside.items()
     ]  # fmt: skip
-    return Table("systems", head, rows, words("about_systems"))
+    rows[0] = (*rows[0][:4], "", "", *rows[0][6:])  # the first has no difference from itself
+    return Table("systems", [words(key) for key in keys], rows, words("about_systems"))
+
+
+def _gap(one: Difference) -> tuple[str, str]:
+    """A difference in points with its interval, and its p-value."""
+    return f"{100 * one.value:+.1f} ({100 * one.low:+.1f} … {100 * one.high:+.1f})", f"{one.p_value:.3f}"

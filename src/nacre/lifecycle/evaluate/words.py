@@ -76,6 +76,7 @@ WORDS: dict[str, tuple[str, str]] = {
     # columns and axes
     "system": ("System", "系统"),
     "after": ("After", "阶段之后"),
+    "over_first": ("This minus the first", "该系统减去第一个"),
     "against_ensemble": ("Ensemble minus this", "集成减去该系统"),
     "class": ("Class", "类别"),
     "support": ("Examples", "样本数"),

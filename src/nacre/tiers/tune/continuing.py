@@ -65,6 +65,10 @@ def check_continual(config: ContinualConfig, inputs: Mapping[str, Path]) -> None
         raise ConfigError("earlier data is given and replay is 0", remedy="replay: 0.1, or leave the data out")
     if anchored and not config.ewc:
         raise ConfigError("anchors are given and ewc is 0", remedy="ewc: 100, or leave the anchors out")
+    if config.replay and not replayed:
+        raise ConfigError("replay is set and no earlier data is given", remedy=f"name it under inputs: {EARLIER[0]}")
+    if config.ewc and not anchored:
+        raise ConfigError("ewc is set and no anchor is given", remedy=f"name an earlier stage as {ANCHORS[0]}")
     for name in ANCHORS:
         if name in inputs and not (inputs[name] / ANCHOR_FILE).is_file():
             raise DataError(
