@@ -78,7 +78,8 @@ def fit(kernel: Kernel, objective: Any, rows: dict[str, Rows], seed: int) -> Non
     config = TrainConfig(epochs=EPOCHS, batch_size=32, lr=5e-4, bucket=True, metric="accuracy", mode="max", seed=seed)
     examples = prepare(objective, rows["train"])
     valid = prepare(objective, rows["valid"], training=False)
-    result = train(kernel, objective, examples, config, valid=valid, folder=Path(tempfile.mkdtemp()))
+    folder = Path(os.environ.get("DISTIL_CHECKPOINTS", tempfile.mkdtemp()))  # of a run that was killed: it goes on
+    result = train(kernel, objective, examples, config, valid=valid, folder=folder)
     scores = [round(row["valid_accuracy"], 4) for row in result.history if "valid_accuracy" in row]
     print(f"  {result.steps} steps, {result.tokens / result.seconds:.0f} tokens/s, valid {scores}", flush=True)
 

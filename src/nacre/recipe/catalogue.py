@@ -20,6 +20,7 @@ STAGES: dict[str, str] = {
     "evaluate.ensemble": "nacre.lifecycle.evaluate.ensemble:ensemble",
     "evaluate.forgetting": "nacre.lifecycle.evaluate.forgetting:forgetting",
     "evaluate.generate": "nacre.lifecycle.evaluate.stages:generate",
+    "evaluate.identity": "nacre.lifecycle.evaluate.identity:identity",
     "evaluate.images": "nacre.lifecycle.evaluate.stages:images",
     "evaluate.language": "nacre.lifecycle.evaluate.stages:language",
     "evaluate.preference": "nacre.lifecycle.evaluate.preferring:preference",
