@@ -76,12 +76,28 @@ def adapters(seeds: int) -> Iterator[Row]:
     yield from compared(Path(os.environ["NACRE_ROWS"]), range(first, first + seeds), measured)
 
 
+def robust(seeds: int) -> Iterator[Row]:
+    """recipes/robust.yaml: Chinese hotel reviews tuned plainly, with FGM, with PGD, and on noisy copies."""
+    from align_parts.recipes import robust
+
+    yield from robust(seeds)
+
+
+def continual(seeds: int) -> Iterator[Row]:
+    """recipes/continual.yaml: three tasks in a row without a remedy, with replay, and with EWC."""
+    from align_parts.recipes import continual
+
+    yield from continual(seeds)
+
+
 COMMANDS: dict[str, Callable[[int], Iterator[Row]]] = {
     "adapters": adapters,
+    "continual": continual,
     "distil": distil,
     "preference": preference,
     "preference_per_token": preference_per_token,
     "reward": reward,
+    "robust": robust,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +78,7 @@ def evaluate_ensemble(config: EnsembleConfig, work: Work) -> Mapping[str, Scalar
         data=origin.data_reports(data),
         lineage=Ancestor(" + ".join(names), "report", parents=below) if below else None,
     )
-    write_jsonl(work.out / "predictions.jsonl", _rows(rows, labels, averaged(list(scores.values())), len(names)))
+    write_jsonl(work.out / "predictions.jsonl", _rows(rows, labels, scores))
     write_json(work.out / "metrics.json", measured.figures)
     report.write(page, work.out / "report.html")
     return scalars(
@@ -132,13 +132,14 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return [f"{name} #{place}" if name in twice else name for place, name in enumerate(names, 1)]
 
 
-def _rows(rows: Sequence[Row], labels: Labels, scores: Floats, members: int) -> list[dict[str, Any]]:
-    system = f"mean of {members} models"
-    return [
-        {
-            "id": row_id(row, number), "text": row["text"], "label": labels.names[true],
+def _rows(rows: Sequence[Row], labels: Labels, scores: Mapping[str, Floats]) -> Iterator[dict[str, Any]]:
+    """The mean's answers, and in `members` each one's own."""
+    mean, system = averaged(list(scores.values())), f"mean of {len(scores)} models"
+    own = {name: one.argmax(1) for name, one in scores.items()}
+    for place, (row, true, score) in enumerate(zip(rows, labels.true, mean, strict=True)):
+        yield {
+            "id": row_id(row, place + 1), "text": row["text"], "label": labels.names[true],
             "predicted": labels.names[int(score.argmax())], "confidence": round(float(score.max()), 6),
             "scores": [round(float(one), 6) for one in score], "system": system,
-        }
-        for number, (row, true, score) in enumerate(zip(rows, labels.true, scores, strict=True), 1)
-    ]  # fmt: skip
+            "members": {name: labels.names[int(one[place])] for name, one in own.items()},
+        }  # fmt: skip
