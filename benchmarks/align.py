@@ -90,12 +90,20 @@ def continual(seeds: int) -> Iterator[Row]:
     yield from continual(seeds)
 
 
+def reinforce(seeds: int) -> Iterator[Row]:
+    """GRPO and PPO on sums that a bad teacher taught: exact match on sums held out, drawn and greedily."""
+    from align_parts.reinforce import lifted
+
+    yield from lifted(seeds, measured)
+
+
 COMMANDS: dict[str, Callable[[int], Iterator[Row]]] = {
     "adapters": adapters,
     "continual": continual,
     "distil": distil,
     "preference": preference,
     "preference_per_token": preference_per_token,
+    "reinforce": reinforce,
     "reward": reward,
     "robust": robust,
 }
