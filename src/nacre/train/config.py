@@ -49,6 +49,7 @@ class TrainConfig:
     momentum: float = 0.95  # of SGD and Muon
     clip_norm: float | None = 1.0  # of the whole gradient, over all processes
     freeze: tuple[str, ...] = ()  # glob patterns over parameter names, e.g. "layers.0.*"
+    unfreeze_every: int | None = None  # steps after which one more layer is trained, the top first; None: all at once
     layer_decay: float = 1.0  # each layer's rate is this factor of the rate of the layer above it
 
     # Schedule. `warmup` and `decay` are shares of the run, in [0, 1].
@@ -137,6 +138,7 @@ def _check_choices(config: TrainConfig) -> None:
 def _check_ranges(config: TrainConfig) -> None:
     positive = ["max_steps", "epochs", "max_seconds", "batch_size", "micro_batch", "lr", "muon_lr", "eps", "clip_norm"]
     positive += ["eval_every", "patience", "log_every", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints"]
+    positive += ["unfreeze_every"]
     for name in positive:
         value = getattr(config, name)
         if value is not None and not 0 < value < inf:
@@ -163,6 +165,11 @@ def _check_together(config: TrainConfig) -> None:
         raise ConfigError(
             f"batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}",
             remedy=f"set batch_size to {max(1, config.batch_size // config.micro_batch) * config.micro_batch}",
+        )
+    if config.unfreeze_every is not None and config.compile:
+        raise ConfigError(
+            "a run that unfreezes layer by layer is not compiled: each layer would compile it anew",
+            remedy="compile: false, or leave unfreeze_every out",
         )
     if config.warmup + (config.decay if config.schedule == "wsd" else 0.0) > 1:
         raise ConfigError(

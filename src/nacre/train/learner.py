@@ -21,6 +21,7 @@ from nacre.train.order import seed_of
 from nacre.train.precision import Weights, autocast
 from nacre.train.resolve import Resolved
 from nacre.train.scaler import LossScaler
+from nacre.train.thaw import Thaw
 
 if TYPE_CHECKING:
     from nacre.kernel.model import Kernel
@@ -49,6 +50,7 @@ class Learner:
         self.world.share_weights(list(self.weights.masters.values()))
         self.weights.publish()
         self.optimizers = optim.build(kernel, self.weights.trained, config)
+        self.thaw = Thaw(kernel, self.weights.trained, config.unfreeze_every) if config.unfreeze_every else None
         self.average = WeightAverage(self.weights.trained, config.ema) if config.ema else None
         self.scaler = LossScaler() if self.precision == "fp16" else None
         if config.checkpoint_activations:
@@ -66,6 +68,8 @@ class Learner:
         finite leaves the weights as they were.
         """
         self.optimizers.set_rate(factor)
+        if self.thaw is not None:
+            self.thaw.at(step)
         parts = [replace(part, batch=part.batch.to(self.device, non_blocking=True)) for part in parts]
         while True:
             loss, norm = self._gradient(step, parts, max(1, count))

@@ -69,20 +69,21 @@ def place(kernel: Layered, names: Sequence[str], config: TrainConfig) -> dict[st
     norms, biases and other vectors never do. Under `layer_decay` the top (heads, last norm) has the full rate, each
     numbered layer below it that factor less, and the embeddings the lowest.
     """
-    depths = _depths(kernel)
-    top = max(depths.values(), default=0)
+    found = depths(kernel)
+    top = max(found.values(), default=0)
     places: dict[str, Place] = {}
     parameters = dict(kernel.named_parameters())
     for name in names:
-        owner = next((prefix for prefix in _parents(name) if prefix in depths), None)
+        owner = next((prefix for prefix in parents(name) if prefix in found), None)
         hidden = owner is not None and _is_numbered(owner) and parameters[name].ndim == 2
         optimizer = "adamw" if config.optimizer == "muon" and not hidden else config.optimizer
-        rate = config.layer_decay ** (top - depths[owner]) if owner is not None else 1.0
+        rate = config.layer_decay ** (top - found[owner]) if owner is not None else 1.0
         places[name] = Place(optimizer, decays=parameters[name].ndim >= 2, rate=rate)
     return places
 
 
-def _parents(name: str) -> Iterator[str]:
+def parents(name: str) -> Iterator[str]:
+    """The modules that a parameter is inside of, from the nearest."""
     while name := name.rpartition(".")[0]:
         yield name
 
@@ -91,14 +92,14 @@ def _is_numbered(layer: str) -> bool:
     return layer.rpartition(".")[2].isdigit()
 
 
-def _depths(kernel: Layered) -> dict[str, int]:
+def depths(kernel: Layered) -> dict[str, int]:
     """Name of each layer -> its depth: 0 below the first numbered layer, then one more with each of them."""
-    depths: dict[str, int] = {}
+    found: dict[str, int] = {}
     n_numbered = 0
     for name, _ in kernel.layers():
         n_numbered += _is_numbered(name)
-        depths[name] = n_numbered if _is_numbered(name) or not n_numbered else n_numbered + 1
-    return depths
+        found[name] = n_numbered if _is_numbered(name) or not n_numbered else n_numbered + 1
+    return found
 
 
 class Optimizers:

@@ -71,6 +71,7 @@ def assert_same(a: tuple[TrainResult, dict[str, Tensor]], b: tuple[TrainResult, 
             {"bucket": True, "schedule": "wsd"},
             {"precision": "bf16"},
             {"final": "last", "optimizer": "sgd"},
+            {"unfreeze_every": 3},
         ]
     ),
 )
