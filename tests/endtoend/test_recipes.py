@@ -20,10 +20,17 @@ from nacre.recipe.run import StepResult, run
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
+
+def _each(steps: str, settings: str) -> str:
+    """The same settings for several steps."""
+    return " ".join(f"{step}.{setting}" for step in steps.split() for setting in settings.split())
+
+
 _SMALL = "initialise.choices.hidden_size=32 initialise.choices.layers=1 initialise.choices.heads=2"
 _DECODER = f"{_SMALL} initialise.choices.ffn_size=48 pretrain.train.max_steps=4 pretrain.train.eval_every=4"
 _BRIEF = "evaluate.intervals.resamples=100"
 _SAMPLES = f"evaluate.samples=4 evaluate.max_new_tokens=12 {_BRIEF}"
+_FEW = "limit.train=60 limit.valid=20 limit.test=40"
 # The sets that a recipe needs (None: what every machine has), and what makes it small enough for a test.
 PICO: dict[str, tuple[str | None, str]] = {
     "intents": (None, f"{_SMALL} tokenizer.vocab_size=2000 pretrain.train.epochs=1 tune.train.epochs=1 {_BRIEF}"),
@@ -57,6 +64,18 @@ PICO: dict[str, tuple[str | None, str]] = {
         f"""{_SMALL} initialise.choices.head_dim=16 initialise.choices.ffn_size=48 pairs.limit.train=150
         pairs.limit.valid=20 pairs.limit.test=20 tokenizer.vocab_size=1500 tune.train.epochs=1
         evaluate.max_new_tokens=6 {_BRIEF}""",
+    ),
+    "robust": (
+        "hotel-reviews",
+        f"""{_SMALL} {_each("reviews", _FEW)} tokenizer.vocab_size=2500 {_each("plain fgm pgd", "train.epochs=1")}
+        {_each("on_clean on_noisy", "intervals.resamples=100")}""",
+    ),
+    "continual": (
+        "hotel-reviews trec agnews",
+        f"""{_SMALL} {_each("reviews questions news", _FEW)} tokenizer.vocab_size=2500 first.train.epochs=1
+        {_each("none_second replay_second alone_second ewc_second", "train.epochs=1 anchor_rows=8")}
+        {_each("none_third replay_third alone_third ewc_third", "train.epochs=1 anchor_rows=8")}
+        {_each("forgetting_none forgetting_replay forgetting_alone forgetting_ewc", "intervals.resamples=100")}""",
     ),
     "digits": (None, f"{_SMALL} tune.train.epochs=1 {_BRIEF}"),
     "assistant": (
