@@ -42,6 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    from nacre.engine.room import EngineRoom
     from nacre.recipe.recipe import load
     from nacre.recipe.references import open_store
     from nacre.recipe.run import RunOptions, Unwatched
@@ -50,7 +51,8 @@ def run(args: Namespace) -> int:
     recipe = load(Path(args.recipe), args.overrides)
     watcher = Unwatched() if args.quiet else Printer()
     store = open_store(args.store, fetch=True)
-    results = run_recipe(recipe, store, RunOptions(args.only, args.device, args.tensorboard, watcher))
+    engines = EngineRoom(cache=store.root / "cache" / "answers")
+    results = run_recipe(recipe, store, RunOptions(args.only, args.device, args.tensorboard, watcher, engines))
     if args.json:
         print(
             json.dumps(

@@ -72,6 +72,12 @@ class EngineRoom:
         apart._also_pays = self
         return apart
 
+    def within(self, budget: Budget) -> EngineRoom:
+        """A room with the same cache and a budget of its own besides: what is spent there is spent here too."""
+        apart = EngineRoom(self.cache, budget, self.prices, self.through_http, self.device)
+        apart._also_pays = self
+        return apart
+
     def check(self) -> None:
         """Raises BudgetReached, naming the limit, when nothing more may be sent."""
         if self._also_pays is not None:

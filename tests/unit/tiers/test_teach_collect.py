@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from engine_folders import echo_folder
 
+from nacre.cli.main import main
 from nacre.data.read import read
-from nacre.engine.room import Budget, EngineRoom
+from nacre.engine.room import EngineRoom
 from nacre.errors import ConfigError, DataError
 from nacre.lineage.graph import trace
 from nacre.lineage.store import Store
@@ -182,11 +183,9 @@ def test_a_budget_ends_the_collection_and_what_was_answered_is_kept(tmp_path: Pa
     given = prompts(tmp_path / "prompts", [{"text": f"parcel {number}"} for number in range(40)])
     config = build(CollectConfig, {"batch": 16}, "config")
     inputs = {"prompts": given, "teacher": teacher}
+    bounded = build(CollectConfig, {"batch": 16, "budget": {"requests": 2}}, "config")
     with pytest.raises(BudgetReached):
-        collect_answers(
-            config,
-            Work(inputs, tmp_path / "one", tmp_path / "s", engines=EngineRoom(tmp_path / "cache", Budget(requests=2))),
-        )
+        collect_answers(bounded, Work(inputs, tmp_path / "one", tmp_path / "s", engines=EngineRoom(tmp_path / "cache")))
     assert not (tmp_path / "one" / "train.jsonl").exists()
     room = EngineRoom(tmp_path / "cache")
     (tmp_path / "two").mkdir()
@@ -213,3 +212,17 @@ def test_demonstrations_stand_against_the_models_own_answers(tmp_path: Path) -> 
     assert told == {"an answer equal to the demonstration": 1, "an empty answer": 1}
     with pytest.raises(ConfigError, match="the same"):
         ContrastConfig(samples=2, temperature=0.0)
+
+
+def test_nacre_run_keeps_what_was_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another scrubbing is another step, and asks nothing again."""
+    teacher = echo_folder(tmp_path / "teacher", answers=ANSWERS)
+    given = prompts(tmp_path / "prompts", [{"text": text} for text in PROMPTS[:3]])
+    file = tmp_path / "taught.yaml"
+    file.write_text(RECIPE.format(prompts=given, teacher=teacher))
+    requests = []
+    for more in ([], ["--set", "answers.refusals=keep"]):
+        assert main(["run", str(file), "--store", str(tmp_path / "store"), "--quiet", "--json", *more]) == 0
+        requests.append(json.loads(capsys.readouterr().out)["steps"][0]["metrics"]["requests"])
+    assert requests[0] > 0
+    assert requests[1] == 0

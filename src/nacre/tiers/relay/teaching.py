@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nacre.data.scrub import ScrubConfig
+from nacre.engine.room import Budget
 from nacre.engine.settings import ENGINE_FILE, read_engine_file
 from nacre.errors import ConfigError
 from nacre.progress import Scalar
@@ -24,7 +25,8 @@ class CollectConfig:
     `text`. `system`: said to the teacher before every prompt that has no system turn, and not taught.
     `temperature` above 0 draws with the step's seed. `refusals`, `cut` (at `max_tokens`): what becomes of such answers.
     `scrub`: what becomes of answers in which the teacher introduces itself. `names`: of the teacher and its maker;
-    answers that name them anywhere are dropped. `batch`: prompts between two reports.
+    answers that name them anywhere are dropped. `budget`: the most that the step may spend; what was answered when it
+    ends is kept in the cache, and the step goes on from there under a larger one. `batch`: prompts between two reports.
     """
 
     terms: str = ""
@@ -38,6 +40,7 @@ class CollectConfig:
     cut: Literal["drop", "keep"] = "drop"
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     names: tuple[str, ...] = ()
+    budget: Budget = field(default_factory=Budget)
     limit: int | None = None  # prompts of a split
     batch: int = 32
 

@@ -54,7 +54,8 @@ def collect_answers(config: CollectConfig, work: Work) -> dict[str, Scalar]:
     """Writes `train.jsonl` (and `valid.jsonl`) of conversations, and `report.json` of what was dropped and why."""
     report, metrics, models = DropReport(), dict[str, Scalar](), Counter[str]()
     seen: set[str] = set()
-    with work.engines.open(work.inputs["teacher"], remote=False) as teacher:
+    room = work.engines.within(config.budget)
+    with room.open(work.inputs["teacher"], remote=False) as teacher:
         _tell(config, teacher, work)
         for split in config.splits:
             file = work.inputs["prompts"] / f"{split}.jsonl"
@@ -68,7 +69,7 @@ def collect_answers(config: CollectConfig, work: Work) -> dict[str, Scalar]:
             f"none of the teacher's answers can be taught: {_reasons(report)}",
             remedy="look at a few answers, raise max_tokens, or keep what is dropped (refusals, cut, scrub)",
         )
-    spent = work.engines.spent
+    spent = room.spent
     work.spent(tokens=spent.tokens)
     write_json(work.out / "report.json", {"task": "teach", "teacher": dict(models), **report.to_dict()})
     dropped = sum(step.rows_dropped for step in report.steps.values())
