@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nacre.errors import CheckpointError
 from nacre.kernel.adapters.adapted import disabled, is_adapter
-from nacre.kernel.hf_files import HEAD
+from nacre.kernel.hf_files import HEAD, read_json
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _DIGESTED = 4096  # numbers of each parameter that tell one base from another
-_BASE = "nacre.base"
+_BASE = "base.json"  # a file of its own: PEFT warns of keys it does not know, and safetensors shuffles its metadata
 
 # Keys of LoRA's config that do not change what the adapter computes, given its tensors.
 _HARMLESS = frozenset(
@@ -43,13 +42,14 @@ def write(
     """Writes an adapter; `head` are tensors that no class of `transformers` has, `base` the digest of the model."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: one.detach().cpu().contiguous().clone() for name, one in tensors.items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt", _BASE: base})
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / HEAD).unlink(missing_ok=True)
     if head:
         save_file({name: one.detach().cpu().contiguous().clone() for name, one in head.items()}, folder / HEAD)
     for file in (folder / WEIGHTS, folder / HEAD):
         if file.is_file():
             file.chmod(0o644)  # safetensors makes a file for its owner alone
+    write_atomic(folder / _BASE, (json.dumps({"base": base}) + "\n").encode())
     write_atomic(folder / CONFIG, (json.dumps(described, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -66,9 +66,8 @@ def check_base(module: nn.Module, folder: Path, full: Sequence[str]) -> None:
 
     `full`: parameters that the adapter replaces, which may differ. Nothing is said of adapters that PEFT wrote.
     """
-    with safe_open(require_weights(folder), "pt") as file:
-        made_for = (file.metadata() or {}).get(_BASE)
-    if made_for is None or made_for.partition(":")[0] != _kind(module):
+    made_for = str(read_json(folder / _BASE).get("base")) if (folder / _BASE).is_file() else ""
+    if made_for.partition(":")[0] != _kind(module):
         return
     if made_for != base_digest(module, full):
         raise CheckpointError(

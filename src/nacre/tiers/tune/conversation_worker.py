@@ -60,10 +60,12 @@ def _template(config: TuneSftConfig, work: Work, kernel: Kernel) -> ChatTemplate
 def _fitted_to(kernel: Kernel, tokenizer: Tokenizer, config: TuneSftConfig, work: Work) -> int:
     """Rows for tokens that the kernel has none for; how many tokens the template brought."""
     added = len(tokenizer) - len(load_tokenizer(work))
-    if added and chosen(config.lora, config.adapter) is not None:
+    adapter = chosen(config.lora, config.adapter)
+    if added and adapter is not None and not any(one.startswith("embed") for one in adapter.train):
         raise ConfigError(
             f"the template {config.template} adds {added} tokens, whose embeddings adapters would leave untrained",
-            remedy="tune all weights (no lora: and no adapter:), or name a template whose tokens the tokenizer has",
+            remedy="train them beside the adapter: {train: [embed.tokens]} (and lm_head, where the model has an own "
+            "output matrix); tune all weights; or name a template whose tokens the tokenizer has",
         )
     if added and len(tokenizer) > kernel.config.vocab_size:  # some kernels have rows to spare
         grow(kernel, len(tokenizer))

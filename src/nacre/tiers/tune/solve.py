@@ -129,7 +129,9 @@ def _best(results: Sequence[Result]) -> Result:
 
 def _assemble(setting: Setting, best: Result, work: Work) -> None:
     source = _folder(work, best)
-    shutil.copytree(source, work.out / MODEL, ignore=shutil.ignore_patterns(ADAPTER))
+    # A bottleneck has no place in the weights: the model loads it from its own folder.
+    beside = () if best.method == "bottleneck" else (ADAPTER,)
+    shutil.copytree(source, work.out / MODEL, ignore=shutil.ignore_patterns(*beside))
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, work.out / ADAPTER)
     task = setting.task
