@@ -54,6 +54,7 @@ def run(args: Namespace) -> int:
     try:
         rows = sums(database, groups, since, until)
         names = dict(database.rows("SELECT id, name FROM keys"))
+        where = database.name
     finally:
         database.close()
     if "key" in groups:
@@ -63,7 +64,9 @@ def run(args: Namespace) -> int:
     elif args.csv:
         print(csv_text(rows), end="")
     else:
-        _print(rows, [*(["key", "name"] if "key" in groups else []), *(name for name in groups if name != "key")])
+        _print(
+            rows, where, [*(["key", "name"] if "key" in groups else []), *(name for name in groups if name != "key")]
+        )
     return 0
 
 
@@ -96,9 +99,9 @@ def _with_name(row: Json, name: str) -> Json:
     return {"key": row["key"], "name": name, **{column: value for column, value in row.items() if column != "key"}}
 
 
-def _print(rows: list[Json], groups: list[str]) -> None:
+def _print(rows: list[Json], where: str, groups: list[str]) -> None:
     if not rows:
-        print("the ledger has no requests in that time")
+        print(f"the ledger in {where} has no requests in that time")
         return
     counts = ("requests", "refused", "cached", "prompt_tokens", "completion_tokens")
     head = [*groups, "requests", "refused", "cached", "read", "written", "money", "remarks"]

@@ -22,6 +22,7 @@ from nacre.lineage.record import Record, read, verify_record
 HOME_VARIABLE = "NACRE_HOME"
 _PART = re.compile(r"[^\W_][\w.-]*")
 _LONGEST_NAME_BYTES = 180
+_EMPTY = "the store is empty: run a recipe, or name another store (--store DIR)"
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class Store:
         within = [one for one in names if one.startswith(f"{name}/")]
         raise ReferenceNotFound(
             f"{ref!r} is neither in the store {self.root / 'store'} nor a file or folder",
-            remedy=f"under {name}: {', '.join(within)}" if within else closest(name, names),
+            remedy=f"under {name}: {', '.join(within)}" if within else closest(name, names) if names else _EMPTY,
         )
 
 

@@ -162,13 +162,13 @@ def test_a_name_that_leads_inside_is_refused_at_the_connection(monkeypatch: pyte
 def test_others_are_let_in_with_keys_only() -> None:
     config = parse(GOOD, "g.yaml")
     out = replace(config, listen=Listen("0.0.0.0", 9000))
-    refuse_open_door(config, False)
-    refuse_open_door(out, True)
+    refuse_open_door(config, False, "keys.db")
+    refuse_open_door(out, True, "keys.db")
     with pytest.raises(UsageError, match="there are none") as raised:
-        refuse_open_door(out, False)
+        refuse_open_door(out, False, "keys.db")
     assert "nacre serve keys create" in raised.value.remedy
     with pytest.raises(ConfigError, match="reached by others"):
-        refuse_open_door(replace(out, keys=KeysConfig(required=False)), True)
+        refuse_open_door(replace(out, keys=KeysConfig(required=False)), True, "keys.db")
     for host in ("127.0.0.1", "localhost", "::1", "127.1.2.3"):
         assert Listen(host).is_loopback
     for host in ("0.0.0.0", "::", "10.0.0.1", "gateway.example.com", ""):

@@ -52,7 +52,7 @@ def test_it_says_what_is_here_and_what_the_gateway_did_today(tmp_path: Path) -> 
     assert "0.75" in page
     assert "/runs/~three-abababababab" in page
     assert "2,468" in page
-    assert "6 requests have no known price" in page
+    assert "without a known price: 6" in page
     assert page.count("does not answer</span>") == 1  # spare; the route has another model
     assert HOSTILE not in page
 

@@ -48,7 +48,7 @@ async def assemble(
         address = database_address(config.state) or folder / "gateway.db"
         keys = await asyncio.to_thread(KeyStore, address)
         stack.callback(keys.close)
-        refuse_open_door(config, bool(keys))
+        refuse_open_door(config, bool(keys), keys.where)
         ledger = await asyncio.to_thread(partial(StoredLedger, address, journal=folder))
         stack.push_async_callback(ledger.close)
         limits = await _limits(config, ledger, keys)
@@ -107,7 +107,7 @@ def _backends(
     return backends
 
 
-def refuse_open_door(config: ServeConfig, has_keys: bool) -> None:
+def refuse_open_door(config: ServeConfig, has_keys: bool, where: str) -> None:
     """Raises UsageError where others could reach a gateway that asks for no keys, or that has none to compare with."""
     listen = config.listen
     if config.keys.required is False and not listen.is_loopback:
@@ -117,8 +117,9 @@ def refuse_open_door(config: ServeConfig, has_keys: bool) -> None:
         )
     if not has_keys and (config.keys.required or not listen.is_loopback):
         raise UsageError(
-            f"{listen.host}:{listen.port} asks for keys, and there are none",
-            remedy="make one: nacre serve keys create NAME (or listen on 127.0.0.1, where none is needed)",
+            f"{listen.host}:{listen.port} asks for keys, and there are none in {where}",
+            remedy="make one: nacre serve keys create NAME, with the same --store or --database "
+            "(or listen on 127.0.0.1, where none is needed)",
         )
 
 

@@ -14,6 +14,7 @@ routes:
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,8 +171,14 @@ def load(path: Path) -> ServeConfig:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", remedy="give a YAML file in UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x})",
+            remedy=f"save it as UTF-8; where it was written in GBK: iconv -f GBK -t UTF-8 {shlex.quote(str(path))}",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="give the path of a YAML file") from None
     return parse(text, str(path))
 
 
@@ -179,7 +186,8 @@ def parse(text: str, where: str) -> ServeConfig:
     """The config of a YAML text. `where` is named in errors."""
     values = loads(text, where)
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: not a mapping", remedy="it begins with `models:` (docs/serve.md)")
+        what = "nothing is in it" if values is None else "not a mapping"
+        raise ConfigError(f"{where}: {what}", remedy="it begins with `models:` (docs/serve.md)")
     built, problems = try_build(ServeConfig, values, where)
     if built is not None:
         problems = list(check(built, where))
@@ -208,7 +216,7 @@ def check(config: ServeConfig, where: str) -> Iterator[Problem]:
 def check_listen(listen: Listen, where: str) -> Iterator[Problem]:
     """Ports and numbers of processes that cannot be meant."""
     if not 0 <= listen.port <= 65535:
-        yield Problem(f"{where}.port", f"{listen.port} is no port", "give 1 to 65535")
+        yield Problem(f"{where}.port", f"{listen.port} is no port", "give 1 to 65535, or 0 for a free one")
     if not 1 <= listen.workers <= MOST_WORKERS:
         what = f"{listen.workers} is no number of processes"
         yield Problem(f"{where}.workers", what, f"give 1 to {MOST_WORKERS}; one per core is usual")

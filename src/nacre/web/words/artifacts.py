@@ -82,8 +82,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "artifact_attention": ("What to know before use", "使用前须知"),
     "artifact_sound": ("Nothing in the lineage asks for attention.", "谱系中没有需要注意之处。"),
     "artifact_trusted": (
-        "Files were taken to be as recorded where their size is and nothing changed since;",
-        "大小与记录一致、且此后未被改动的文件，视为与记录相符；",
+        "Files were checked by size and time; only those that changed were read:",
+        "文件按大小与时间核对，只读取了有改动的文件：",
     ),
     "artifact_verified": ("every byte was read again just now", "刚刚重新读取了全部字节"),
     "artifact_verify": ("read every byte again", "重新读取全部字节"),

@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "overview_refused": ("{n} refused", "其中 {n} 个被拒绝"),
     "overview_tokens": ("Tokens", "词元"),
     "overview_money": ("Money", "费用"),
-    "overview_unpriced": ("{n} requests have no known price", "{n} 个请求价格未知"),
+    "overview_unpriced": ("without a known price: {n}", "价格未知的请求：{n}"),
     "overview_ledger_down": ("The ledger does not answer: {problem}", "账本无响应：{problem}"),
     "overview_key_lead": ("What your key may ask for.", "您的密钥可以使用的模型。"),
     "overview_to_chat": ("Try a model", "试用模型"),
