@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from chat_kit import CHATS, template
 from objective_kit import CHINESE, ENGLISH, kernel, tokenizer
 
 from nacre.errors import ConfigError
 from nacre.kernel import hf
+from nacre.kernel.model import Kernel
+from nacre.kernel.presets import preset
 from nacre.lineage.store import Store
 from nacre.recipe import recipe, run
 
@@ -116,3 +119,39 @@ def test_what_cannot_be_taught_is_told(tmp_path: Path, parts: tuple[Path, Path])
         ran(tmp_path, parts, lesson="{tag: {}, classify: {}}")
     with pytest.raises(ConfigError, match="not compiled"):
         ran(tmp_path, parts, train=", compile: true")
+
+
+TALKS = """
+name: talks
+steps:
+  student:
+    stage: tune.distil
+    inputs: {{student: {student}, teacher: {teacher}, data: {data}}}
+    config:
+      lesson: {{sft: {{context: 96}}}}
+      distil: {{direction: jensen, on_policy: {{share: 0.7, max_new_tokens: 6}}}}
+      train: {{max_steps: 12, batch_size: 4, micro_batch: 2}}
+"""
+
+
+def test_a_writer_learns_from_what_it_writes(tmp_path: Path) -> None:
+    chat = template("chatml")
+    sizes = {"vocab_size": len(chat.tokenizer), "hidden_size": 32, "heads": 4, "max_positions": 128}
+    ids = {"pad_id": chat.tokenizer.pad_id, "eos_id": chat.tokenizer.eos_id, "bos_id": chat.tokenizer.bos_id}
+    for seed, (name, layers) in enumerate((("teacher", 2), ("student", 1))):
+        made = Kernel(preset("llama2", **sizes | ids, layers=layers, head="lm"), torch.Generator().manual_seed(seed))
+        hf.save(made, tmp_path / name)
+        chat.tokenizer.save(tmp_path / name)
+        (tmp_path / name / "chat_template.jinja").write_text(chat.source)
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [json.dumps({"messages": talk}, ensure_ascii=False) + "\n" for talk in CHATS.values()]
+    (data / "train.jsonl").write_text("".join(lines))
+    file = tmp_path / "talks.yaml"
+    file.write_text(TALKS.format(student=tmp_path / "student", teacher=tmp_path / "teacher", data=data))
+    store = Store(tmp_path / "store")
+    run.run(recipe.load(file), store)
+    out = store.resolve("talks/student").path
+    assert (out / "chat_template.jinja").read_text() == chat.source
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert {"own_soft", "soft"} <= {name for row in history for name in row}
