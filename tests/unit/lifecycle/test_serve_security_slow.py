@@ -102,6 +102,22 @@ def test_clients_that_never_read_do_not_hold_up_a_stop(tmp_path: Path) -> None:
     through(tmp_path, check, [endless(EVENT, [0], STREAM)], total_s=60.0)
 
 
+def test_a_stop_can_be_hurried(tmp_path: Path) -> None:
+    """Ctrl-C, and Ctrl-C again: what is under way is ended long before its time."""
+
+    async def check(running: Running, upstream: RawUpstream) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(POST + BODY)
+        async with asyncio.timeout(8):
+            while not running.application.n_under_way:
+                await asyncio.sleep(0.01)
+            looks = iter((False, True))
+            assert await running.application.drain(3600.0, lambda: next(looks)) == 1
+        writer.close()
+
+    through(tmp_path, check, [endless(EVENT, [0], STREAM)], total_s=60.0)
+
+
 def test_many_slow_writers_end_and_others_are_answered_meanwhile(tmp_path: Path) -> None:
     """Slow-loris: on the request line, on headers, on a body; a letter at a time does not help."""
 

@@ -21,6 +21,7 @@ from nacre.lifecycle.serve.wire import ClientLeft
 _log = logging.getLogger(__name__)
 _READ = ("/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json")
 _DONE = b"data: [DONE]"
+_LOOKS_S = 0.2  # how often a stop looks whether it is to be hurried
 Headers = dict[str, str]
 Entered = Callable[["Passage", "_Exchange"], Awaitable[None]]
 
@@ -43,11 +44,23 @@ class Application:
         else:
             await send({"type": "websocket.close", "code": 1003})
 
-    async def drain(self, seconds: float) -> int:
-        """Lets what is under way end, for so many seconds; the rest get an error event. Gives the number of those."""
+    @property
+    def n_under_way(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._under_way)
+
+    async def drain(self, seconds: float, is_hurried: Callable[[], bool] = lambda: False) -> int:
+        """Lets what is under way end, for so many seconds or until `is_hurried`; the rest get an error event.
+
+        Gives the number of those.
+        """
         self.stopping = True
-        if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=seconds)
+        ends = asyncio.get_running_loop().time() + seconds
+        while self._under_way and not is_hurried():
+            left = ends - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.wait(set(self._under_way), timeout=min(left, _LOOKS_S))
         late = set(self._under_way)
         for task in late:
             task.cancel()

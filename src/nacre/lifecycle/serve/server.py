@@ -225,9 +225,12 @@ class Server(uvicorn.Server):
         """Takes no new connection, waits for what is under way, and tells what is late that the server stops."""
         for server in self.servers:
             server.close()
-        late = await self._application.drain(0 if self.force_exit else self._drain_s)
+        under_way = self._application.n_under_way
+        if under_way and not self.force_exit:
+            _log.warning("%d under way: waiting up to %g s (Ctrl-C again ends them now)", under_way, self._drain_s)
+        late = await self._application.drain(self._drain_s, lambda: self.force_exit)
         if late:
-            _log.warning("%d requests were ended with an error event after %g s", late, self._drain_s)
+            _log.warning("%d requests were ended with an error event", late)
         await super().shutdown(sockets)
         self._captured_signals.clear()  # it was asked to stop and did: no error
 
