@@ -35,12 +35,12 @@ Row = dict[str, str]
 
 LARGEST, HELD_OUT, TOKENS = 14, 80, 5
 TAUGHT = 12  # answers of the teacher to each prompt
-RIGHT, NEXT = 0.1, 0.55  # shares of the teacher's answers: right, one too high; the rest is off by up to 5
+RIGHT, NEXT = 0.12, 0.7  # shares of the teacher's answers: right, one too high; the rest is off by up to 5
 SHARED: dict[str, Any] = {
     "rewards": {"exact": {}},
     "update": {"batch_size": 160, "lr": 5e-4, "schedule": "linear", "epochs": 2},
     "kl": {"coefficient": 0.01},
-    "loop": {"iterations": 120, "eval_every": 10, "checkpoint_every": 60},
+    "loop": {"iterations": 600, "eval_every": 50, "checkpoint_every": 150},
 }
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": SHARED | {"rollouts": {"prompts": 40, "samples": 8, "max_new_tokens": TOKENS, "batch": 320}},
