@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+
+from audit_family import DESK, TOKENIZER, Seen, built, judge, pretraining
 
 from nacre.data.tokenizer import Tokenizer
 from nacre.kernel import hf
@@ -25,13 +25,6 @@ from nacre.kernel.generate import GenerationConfig, generate
 from nacre.lifecycle.audit.attacks import merging, pruning, rounding
 from nacre.lifecycle.audit.attacks.files import Stored, rename
 from nacre.lifecycle.audit.attacks.model import Model
-from nacre.lifecycle.audit.kernel.canonicalise import canonicalise
-from nacre.lifecycle.audit.opening import open_subject
-from nacre.lifecycle.audit.verdict import StageVerdict
-from nacre.lifecycle.audit.weights.policy import compare
-from nacre.recipe.recipe import parse
-from nacre.recipe.references import open_store
-from nacre.recipe.run import run
 
 STRANGE = ("stranger", "student")
 PARENT = {
@@ -44,28 +37,6 @@ KIND = {
 RANK = 2
 
 
-def _steps(data: Mapping[str, Any]) -> dict[str, Any]:
-    """From texts to a pretrained decoder: what base, stranger and student have in common."""
-    choices = {
-        "hidden_size": 64, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn_size": 160,
-        "tied": False, "max_positions": 128,
-    }  # fmt: skip
-    return {
-        "texts": data,
-        "initialise": {
-            "stage": "kernel.initialise", "inputs": {"tokenizer": "TOKENIZER"},
-            "config": {"preset": "llama2", "choices": choices},
-        },
-        "pretrain": {
-            "stage": "pretrain.causal", "inputs": {"model": "initialise", "data": "texts"},
-            "config": {
-                "objective": {"context": 64, "packing": "stream"},
-                "train": {"max_steps": 90, "batch_size": 16, "lr": 3e-3, "eval_every": 90},
-            },
-        },
-    }  # fmt: skip
-
-
 def _tuning(lr: float, **more: Any) -> dict[str, Any]:
     return {
         "stage": "tune.causal", "inputs": {"model": "pretrain", "data": "articles"},
@@ -76,39 +47,24 @@ def _tuning(lr: float, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(name: str, seed: int, steps: dict[str, Any], folder: Path) -> dict[str, Path]:
-    recipe = parse({"name": name, "seed": seed, "about": "a family", "steps": steps}, folder, name)
-    return {one.step: one.path for one in run(recipe, open_store())}
-
-
-_DESK = {"stage": "data.prepare", "inputs": {"source": "data:desk/utterances"}, "config": {"splits": "field"}}
 _KB = {
     "stage": "data.prepare", "inputs": {"source": "data:desk/kb"},
     "config": {"task": "text", "split": {"ratios": {"train": 0.95, "valid": 0.05}}},
 }  # fmt: skip
 
 
-def _with(steps: dict[str, Any], tokenizer: str) -> dict[str, Any]:
-    steps["initialise"]["inputs"]["tokenizer"] = tokenizer
-    return steps
-
-
 def _built(folder: Path) -> dict[str, Path]:
     """The family as recipes make it."""
-    steps = _with(_steps(_DESK), "tokenizer")
-    steps["tokenizer"] = {
-        "stage": "tokenizer.train", "inputs": {"data": "texts"},
-        "config": {"algorithm": "bpe", "style": "llama", "vocab_size": 768},
-    }  # fmt: skip
+    steps = pretraining(DESK, "tokenizer") | {"tokenizer": TOKENIZER}
     steps |= {"articles": _KB, "tuned": _tuning(5e-4), "sibling": {**_tuning(5e-4), "inputs": {}}}
     steps["sibling"]["inputs"] = {"model": "pretrain", "data": "texts"}
     lora = {"rank": RANK, "alpha": 4.0, "targets": ["q", "k", "v", "o", "gate", "up", "down"]}
     steps["adapted"] = _tuning(1e-3, lora=lora)
-    made = _run("family", 11, steps, folder)
-    stranger = _run("stranger", 12, _with(_steps(_DESK), str(made["tokenizer"])), folder)
+    made = built("family", 11, steps, folder)
+    stranger = built("stranger", 12, pretraining(DESK, str(made["tokenizer"])), folder)
     written = _written(made["pretrain"], folder / "written.jsonl")
     outputs = {"stage": "data.prepare", "inputs": {"source": str(written)}, "config": {"task": "text"}}
-    student = _run("student", 13, _with(_steps(outputs), str(made["tokenizer"])), folder)
+    student = built("student", 13, pretraining(outputs, str(made["tokenizer"])), folder)
     family = {name: made[name] for name in ("tuned", "sibling", "adapted")}
     return {**family, "base": made["pretrain"], "stranger": stranger["pretrain"], "student": student["pretrain"]}
 
@@ -129,8 +85,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("family")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NACRE_HOME", str(root / "home"))
-        built = _built(root)
-    models = {name: Model.of(hf.load(path)) for name, path in built.items()}
+        made = _built(root)
+    models = {name: Model.of(hf.load(path)) for name, path in made.items()}
     models["quantized"] = rounding.round_groups(models["tuned"], 4)
     models["pruned"] = pruning.prune_magnitude(models["base"], 0.5)
     models["merged"] = merging.merge_linear(models["tuned"], models["sibling"], 0.7)
@@ -139,27 +95,10 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         stored = Stored.of(model)
         folder = (rename(stored, number) if name == "adapted" else stored).write(root / "blind" / f"m{number}")
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(built["base"] / file, folder / file)
+            shutil.copy(made["base"] / file, folder / file)
         found[name] = folder
     assert not list((root / "blind").rglob("lineage.json"))
     return found
-
-
-class Seen(NamedTuple):
-    """What an audit says of a subject beside a reference, and how far apart the two are."""
-
-    verdict: StageVerdict
-    distance: float
-
-
-def judge(subject: Path, reference: Path) -> Seen:
-    """The audit of the weights of two folders that say nothing of themselves."""
-    a, b = open_subject(subject), open_subject(reference)
-    assert a.record is None
-    assert b.record is None
-    verdict = compare(a, b, canonicalise(a), canonicalise(b))
-    apart = [one["relative"] for one in verdict.detail.get("delta", ()) if one["layer"] is not None]
-    return Seen(verdict, median(apart) if apart else float("inf"))
 
 
 @pytest.fixture(scope="module")
