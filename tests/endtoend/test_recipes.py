@@ -84,7 +84,8 @@ PICO: dict[str, tuple[str | None, str]] = {
         tools.limit.train=10 tools.limit.valid=4 tools.limit.test=4 medical.limit.train=40 medical.limit.valid=5
         sums.limit.train=40 sums.limit.valid=5 pairs.limit.train=30 pairs.limit.valid=20 stories.limit.train=100
         talk.train.epochs=1 reinforce.rollouts.prompts=2 reinforce.rollouts.samples=2
-        reinforce.rollouts.max_new_tokens=8 reinforce.loop.iterations=2 reinforce.loop.eval_limit=4
+        reinforce.rollouts.max_new_tokens=8 reinforce.rewards.length.limit=8 reinforce.rewards.length.margin=4
+        reinforce.loop.iterations=2 reinforce.loop.eval_limit=4
         reinforce.update.batch_size=4 language.limit=5 held_out.intervals.resamples=100 {_BRIEF}""",
     ),
 }
