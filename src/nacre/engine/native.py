@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.engine.local import (
     EMBEDDING_BATCH,
@@ -15,12 +18,12 @@ from nacre.engine.local import (
     OnId,
     Written,
     longest_text,
+    name_of,
     pooling_of,
 )
 from nacre.engine.protocol import Sampling, Stopped
 from nacre.errors import CheckpointError
 from nacre.kernel import hf
-from nacre.kernel.config import KernelConfig
 from nacre.kernel.generate import GenerationConfig, embed, generate, score
 from nacre.kernel.sampling import SamplingConfig
 
@@ -53,6 +56,7 @@ class Native(LocalEngine):
             raise CheckpointError(f"{folder} is a model of images", remedy="an engine needs a model of texts")
         tokenizer = Tokenizer.load(folder)
         self.kernel = hf.load(folder, device)
+        self.room = self.kernel.room
         if len(tokenizer) > config.vocab_size:
             raise CheckpointError(
                 f"the tokenizer of {folder} has {len(tokenizer):,} tokens, the model {config.vocab_size:,}",
@@ -67,12 +71,26 @@ class Native(LocalEngine):
                 tokenizer,
                 config.layout,
                 self.kernel.config.head == "lm",
-                longest_text(folder, _positions(config)),
+                longest_text(folder, self.kernel.room),
                 config.hidden_size,
                 pooling,
                 normalised,
             ),
         )
+
+    def adapted(self, folder: Path, adapter: str) -> Native:
+        """The same kernel as an engine of the adapter that acts now: whoever calls it sees to it that the adapter acts.
+
+        `folder` may hold a chat template of its own; `adapter` is the digest of the adapter's files.
+        """
+        other, room = copy(self), self.kernel.room
+        context = longest_text(self.loaded.folder, room)
+        other.room, other.loaded = room, replace(self.loaded, context=context)
+        other.name, other.identity = name_of(folder, self.name), f"{self.identity}+{adapter}"
+        if self.loaded.writes:
+            other.template = ChatTemplate.find(folder, self.tokenizer) or self.template
+        other.capabilities = replace(self.capabilities, context=context, chat=other.template is not None)
+        return other
 
     def _write(self, prompts: Sequence[list[int]], how: Sampling, seed: int, on_id: OnId | None) -> list[Written]:
         decode = self.tokenizer.decode
@@ -96,8 +114,3 @@ def generation_config(how: Sampling, seed: int) -> GenerationConfig:
     """How the kernel writes what is asked for."""
     sampling = SamplingConfig(temperature=how.temperature, top_p=how.top_p)
     return GenerationConfig(max_new_tokens=how.max_tokens, sampling=sampling, stop=how.stop, seed=seed)
-
-
-def _positions(config: KernelConfig) -> int | None:
-    """The longest text; None where positions are relative and have no end."""
-    return None if config.position in ("relative", "none") else config.max_positions - config.position_offset

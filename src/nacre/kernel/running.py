@@ -111,6 +111,7 @@ class Running:
                 remedy="use a decoder or an encoder-decoder with its language-model head",
             )
         self.kernel, self.decode = kernel, decode
+        self.room = kernel.room  # with the adapters that act now, and must act at every step
         self._texts: list[_Text] = []
         self._cache = Cache(kernel.config)
         self._logits: Tensor | None = None  # (B, V) after what every text holds; None once a token was drawn from it
@@ -127,7 +128,7 @@ class Running:
         """Raises DataError for a prompt that is empty or leaves no position, ConfigError for stops without `decode`."""
         if asked.config.stop and self.decode is None:
             raise ConfigError("stop strings need a decoder of ids", remedy="pass decode=tokenizer.decode")
-        limit = self.kernel.room
+        limit = self.room
         if not asked.prompt:
             raise DataError(
                 f"prompt {asked.number + 1} is empty", remedy="give a text, or begin it with the start token"
@@ -255,7 +256,7 @@ class Running:
                 return text.ended("stop", answer[: min(cuts)])
         if stopped is None and len(text.written) >= text.config.max_new_tokens:
             stopped = "length"
-        room = None if config.layout == "encoder-decoder" else self.kernel.room
+        room = None if config.layout == "encoder-decoder" else self.room
         if stopped is None and room is not None and len(text.seen) >= room:
             stopped = "context"
         if stopped is None:

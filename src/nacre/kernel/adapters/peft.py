@@ -44,7 +44,7 @@ from nacre.kernel.hf_files import HEAD, read_json, read_safetensors
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
 
-__all__ = ["CONFIG", "WEIGHTS", "load", "save"]
+__all__ = ["CONFIG", "WEIGHTS", "load", "replaced", "save"]
 _OWN: dict[str, Method] = {"BOTTLENECK": "bottleneck", "BIAS": "bias"}
 _TOKENS = "embed.tokens.weight"
 
@@ -116,6 +116,20 @@ def load(module: nn.Module, folder: str | Path, *, name: str = DEFAULT, any_base
     module.load_state_dict(values, strict=False)
     activate(module, name)
     return list(adapters(module, name))
+
+
+def replaced(module: nn.Module, folder: str | Path) -> list[str]:
+    """The parameters of `module` in whose place `load` would put those of an adapter's folder, such as the head."""
+    names, folder = Names.of(module), Path(folder)
+    given = read_json(folder / CONFIG)
+    stored = _stored(folder, given)
+    if given["peft_type"] == "LORA":
+        _, rest = peft_lora.pairs_of(names, stored)
+    else:
+        rest = {key: value for key, value in stored.items() if not _is_part(key, given)}
+    values = _whole(names, rest, folder)
+    check_values(values, module.state_dict())
+    return list(values)
 
 
 def _wanted(module: nn.Module, name: str | None) -> str:

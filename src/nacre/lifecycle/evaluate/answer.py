@@ -117,6 +117,6 @@ def _written(model: Model, texts: Sequence[str], how: GenerationConfig) -> Answe
 
 
 def context_of(model: Model, recorded: Mapping[str, Any]) -> int:
-    """The context that the model was tuned with, else all positions it has, at most 512."""
-    longest = model.kernel.config.max_positions - model.kernel.config.position_offset
-    return int(recorded.get("context", min(longest, 512)))
+    """The context that the model was tuned with, else all the room it has for a text, at most 512."""
+    room = model.kernel.room
+    return int(recorded.get("context", 512 if room is None else min(room, 512)))

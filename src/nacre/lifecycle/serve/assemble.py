@@ -58,7 +58,7 @@ async def assemble(
             "nacre_ledger_waiting", "Entries that the ledger's database has not yet.", lambda: len(ledger)
         )
         watch.alerter.parts["the ledger's database"] = lambda: ledger.trouble
-        opener = open_local or partial(_here, store, watch)
+        opener = open_local or _here(store, watch)
         if open_at_once is not None:
             opener = when_asked(opener, open_store(store), open_at_once)
         backends = _backends(config, opener, watch, stack)
@@ -84,11 +84,11 @@ async def _limits(config: ServeConfig, ledger: StoredLedger, keys: KeyStore) -> 
     return await RedisLimits.connect(address, ledger.spent, lease_s=longest_call_s(config) + 60)
 
 
-def _here(store: str | None, watch: Watch, name: str, config: LocalConfig) -> Backend:
-    """A model that runs in this process."""
-    from nacre.lifecycle.serve.local.opening import open_local
+def _here(store: str | None, watch: Watch) -> LocalOpener:
+    """Makes models that run in this process."""
+    from nacre.lifecycle.serve.local.opening import Openings
 
-    return open_local(name, config, open_store(store), watch.queued)
+    return Openings(open_store(store), watch.queued)
 
 
 def _backends(

@@ -37,6 +37,7 @@ ABILITIES: tuple[Ability, ...] = get_args(Ability)
 DEFAULT_PORT = 8400
 MOST_WORKERS = 64
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f*\"'\\]{1,128}")
+_ADAPTER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -101,7 +102,10 @@ class UpstreamConfig:
 
 @dataclass(frozen=True)
 class LocalConfig:
-    """Something of ours: a checkpoint, an engine's folder, a rung or an index. `queue` waits, more are told 429."""
+    """Something of ours: a checkpoint, an engine's folder, a rung or an index. `queue` waits, more are told 429.
+
+    `adapters`, by name, stand over a checkpoint; each is a model of its own, NAME:adapter.
+    """
 
     ref: str
     device: str = "auto"
@@ -109,6 +113,15 @@ class LocalConfig:
     wait_ms: float = 2.0
     queue: int = 64
     total_s: float = 600.0
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalAdapter(LocalConfig):
+    """The adapter `adapter` of the model `base`, with the base's settings. No file names it: the base does."""
+
+    base: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,10 +172,25 @@ class ServeConfig:
     masking: Mapping[str, Any] = field(default_factory=dict)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "models", _with_adapters(self.models))
+
     @property
     def names(self) -> tuple[str, ...]:
         """What a client may ask for."""
         return (*self.models, *self.routes)
+
+
+def _with_adapters(models: Mapping[str, ModelConfig]) -> dict[str, ModelConfig]:
+    """The models, each base followed by its adapters at its price; what has such a name already keeps it."""
+    every: dict[str, ModelConfig] = {}
+    for name, model in models.items():
+        every[name] = model
+        for adapter in () if model.local is None else model.local.adapters:
+            full, settings = f"{name}:{adapter}", vars(model.local) | {"adapters": {}}
+            own = ModelConfig(local=LocalAdapter(**settings, base=name, adapter=adapter), price=model.price)
+            every[full] = models.get(full, own)
+    return every
 
 
 def load(path: Path) -> ServeConfig:
@@ -203,6 +231,7 @@ def check(config: ServeConfig, where: str) -> Iterator[Problem]:
     for name, model in config.models.items():
         yield from _check_name(name, f"{where}.models")
         yield from _check_model(model, f"{where}.models.{name}")
+        yield from _check_adapters(name, model, config, f"{where}.models.{name}.local.adapters")
     for name, targets in config.routes.items():
         yield from _check_route(name, targets, config, f"{where}.routes")
     yield from _positive(config.bounds, f"{where}.bounds")
@@ -240,6 +269,16 @@ def _check_model(model: ModelConfig, where: str) -> Iterator[Problem]:
         yield from _positive(upstream.timeouts, f"{where}.upstream.timeouts")
     if (local := model.local) is not None:
         yield from _positive(local, f"{where}.local")
+
+
+def _check_adapters(name: str, model: ModelConfig, config: ServeConfig, where: str) -> Iterator[Problem]:
+    for adapter in () if model.local is None else model.local.adapters:
+        if not _ADAPTER.fullmatch(adapter):
+            what = f"{adapter!r} cannot name an adapter"
+            yield Problem(where, what, "1 to 64 letters, digits, _ and -, such as task-a")
+        elif not isinstance(config.models[f"{name}:{adapter}"].local, LocalAdapter):
+            what = f"a model is called {name}:{adapter} too"
+            yield Problem(f"{where}.{adapter}", what, "name one of them differently")
 
 
 def _check_route(name: str, targets: Sequence[str], config: ServeConfig, where: str) -> Iterator[Problem]:

@@ -47,15 +47,15 @@ def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Sca
     hf.check_savable(kernel.config)
     if template is not None:
         _end_answers(kernel, template)
+    reference = _reference(kernel, config, work)  # attaches the adapter, which may take room of the text
     longest = config.rollouts.max_prompt
-    if kernel.config.position in ("learned", "rotary") and kernel.config.layout == "decoder":
-        longest = min(longest, kernel.config.max_positions - config.rollouts.max_new_tokens)
+    if kernel.room is not None and kernel.config.layout == "decoder":
+        longest = min(longest, kernel.room - config.rollouts.max_new_tokens)
     rows, reader = rows_of(work.inputs["data"], config.limit), PromptReader(tokenizer, template, kernel.config, longest)
     prompts = reader.read(rows.train, roller.rewards.needs, "the training prompts")
     valid = reader.read(rows.valid, roller.rewards.needs, "the validation prompts") if rows.valid else []
     if reader.dropped:
         work.progress.note("prompts dropped", **reader.dropped)
-    reference = _reference(kernel, config, work)
     if isinstance(settings, PpoConfig):
         critic.attach(kernel)
     task = Task(kernel, policy, roller, prompts, valid, reference)

@@ -21,6 +21,7 @@ from nacre.lifecycle.serve.local.batcher import Batcher
 from nacre.lifecycle.serve.local.model import LocalModel, Queued
 from nacre.lifecycle.serve.local.reading import read, texts_of
 from nacre.lifecycle.serve.local.replying import answer_reply, json_reply, stream_reply, usage_of
+from nacre.lifecycle.serve.local.worker import Worker
 from nacre.lifecycle.serve.local.writing import Rounds, Writer, Writing
 from nacre.recipe.machine import resolve_device
 
@@ -40,20 +41,26 @@ class CheckpointModel(LocalModel):
 
     engine: BaseEngine | None = None
 
-    def __init__(self, name: str, folder: Path, config: LocalConfig, queued: Queued | None = None) -> None:
-        super().__init__(name, config, queued)
-        self.folder = folder
+    def __init__(
+        self, name: str, folder: Path, config: LocalConfig, queued: Queued | None = None, worker: Worker | None = None,
+        opening: Callable[[], BaseEngine] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name, config, queued, worker)
+        self.folder, self._opening = folder, opening or self._at_folder
         self._writer: Writer | None = None
         self._vectors: Batcher[str, NDArray[np.float32]] | None = None
         self._calls: Batcher[Callable[[], Any], Any] | None = None  # what is not batched, behind the same bound
 
     def _open(self) -> None:
-        engine = open_bare(self.folder, EngineRoom(device=resolve_device(self.config.device)))
+        engine = self._opening()
         self.engine, self.identity = engine, engine.identity
         self._abilities = frozenset(ours for theirs, ours in _ABLE if getattr(engine.capabilities, theirs))
         if not self._abilities - {"stream"}:
             engine.close()
             raise ConfigError(f"{self.folder} can neither write nor embed", remedy="give a model of texts")
+
+    def _at_folder(self) -> BaseEngine:
+        return open_bare(self.folder, EngineRoom(device=resolve_device(self.config.device)))
 
     def _begin(self) -> None:
         engine = self._opened()

@@ -23,13 +23,15 @@ class LocalModel:
     `identity` is what its answers depend on besides the request, for the cache; None until it has started.
     """
 
-    def __init__(self, name: str, config: LocalConfig, queued: Queued | None = None) -> None:
+    def __init__(
+        self, name: str, config: LocalConfig, queued: Queued | None = None, worker: Worker | None = None
+    ) -> None:
         self.config, self.identity = config, ""
         self._name, self._queued = name, queued
         self._abilities: frozenset[Ability] = frozenset()
         self._why: str | None = f"{name} has not started"
         self.bounds = Bounds(config.batch, config.wait_ms / 1000, config.queue)
-        self.worker = Worker(name)
+        self.worker = worker or Worker(name)
         self._counts: dict[str, tuple[int, int]] = {}
 
     @property

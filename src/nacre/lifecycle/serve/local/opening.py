@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nacre.engine.base import BaseEngine
 from nacre.engine.settings import ENGINE_FILE
 from nacre.errors import CheckpointError
-from nacre.lifecycle.serve.config import LocalConfig
+from nacre.lifecycle.serve.config import LocalAdapter, LocalConfig
+from nacre.lifecycle.serve.local.adapting import Adapters
 from nacre.lifecycle.serve.local.model import LocalModel, Queued
 from nacre.lineage.store import Resolved, Store
 from nacre.recipe.machine import resolve_device
@@ -16,14 +19,33 @@ from nacre.recipe.machine import resolve_device
 _RUNG, _INDEX = "rung.json", "index.json"
 
 
-def open_local(name: str, config: LocalConfig, store: Store, queued: Queued | None = None) -> LocalModel:
+class Openings:
+    """Opens local models in this process; a base is asked for before its adapters."""
+
+    def __init__(self, store: Store, queued: Queued | None = None) -> None:
+        self._store, self._queued = store, queued
+        self._adapters: dict[str, Adapters] = {}
+
+    def __call__(self, name: str, config: LocalConfig) -> LocalModel:
+        if config.adapters:
+            self._adapters[name] = Adapters(name, config, self._store)
+        base = config.base if isinstance(config, LocalAdapter) else name
+        return open_local(name, config, self._store, self._queued, self._adapters.get(base))
+
+
+def open_local(
+    name: str, config: LocalConfig, store: Store, queued: Queued | None = None, adapters: Adapters | None = None
+) -> LocalModel:
     """The backend of a checkpoint, an engine's folder, a rung, a classifier or an index; not started yet.
 
-    `queued` hears how many requests wait and run. Raises NacreError for a reference that names nothing that answers.
+    `queued` hears how many requests wait and run; `adapters` is what a base shares with its adapters. Raises
+    NacreError for a reference that names nothing that answers.
     """
     found = store.resolve(config.ref)
     store.verify(found)
     folder = found.path
+    if adapters is not None:
+        return _shared(name, replace(config, ref=found.ref), folder, queued, adapters)
     if (folder / _RUNG).is_file():
         from nacre.lifecycle.serve.local.solved import RungSolver
         from nacre.lifecycle.serve.local.solved_model import SolvedModel
@@ -51,6 +73,40 @@ def open_local(name: str, config: LocalConfig, store: Store, queued: Queued | No
     from nacre.lifecycle.serve.local.checkpoint import CheckpointModel
 
     return CheckpointModel(name, folder, config, queued)
+
+
+def _shared(name: str, config: LocalConfig, folder: Path, queued: Queued | None, adapters: Adapters) -> LocalModel:
+    """The base, which reads all adapters as it opens, or one of its adapters."""
+    adapter = config.adapter if isinstance(config, LocalAdapter) else ""
+    worker, device = adapters.worker(adapter), resolve_device(config.device)
+    if (
+        any((folder / file).is_file() for file in (_RUNG, _INDEX, ENGINE_FILE))
+        or not (folder / "config.json").is_file()
+    ):
+        raise CheckpointError(
+            f"{config.ref} is no checkpoint, and adapters stand over one", remedy="leave adapters out of this model"
+        )
+    if _is_classifier(folder):
+        from nacre.lifecycle.serve.local.solved import ClassifierSolver
+        from nacre.lifecycle.serve.local.solved_model import SolvedModel
+
+        def solver() -> ClassifierSolver:
+            if adapter:
+                return adapters.view(adapter, ClassifierSolver)
+            return adapters.over(ClassifierSolver(folder, device, config.ref, config.batch))
+
+        return SolvedModel(name, solver, config, queued, worker)
+    from nacre.engine.native import Native
+    from nacre.engine.opening import open_bare
+    from nacre.engine.room import EngineRoom
+    from nacre.lifecycle.serve.local.checkpoint import CheckpointModel
+
+    def engine() -> BaseEngine:
+        if adapter:
+            return adapters.view(adapter, Native)
+        return adapters.over(open_bare(folder, EngineRoom(device=device)))
+
+    return CheckpointModel(name, folder, config, queued, worker, engine)
 
 
 def _is_classifier(folder: Path) -> bool:

@@ -56,12 +56,18 @@ class Slots:
     def __init__(self, engine: Native, worker: Worker, bounds: Bounds, watch: Watch | None = None) -> None:
         self.name, self.engine, self.bounds, self.pace = engine.name, engine, bounds, Pace()
         self._worker, self._watch = worker, watch
-        self._running = Running(engine.kernel.eval(), engine.tokenizer.decode)
+        self._running = self._fresh()
         self._waiting: deque[_Seat] = deque()
         self._seats: dict[int, _Seat] = {}
         self._numbers = 0
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def _fresh(self) -> Running:
+        """Nothing under way. The room is the engine's: another adapter may act on the kernel just now."""
+        running = Running(self.engine.kernel.eval(), self.engine.tokenizer.decode)
+        running.room = self.engine.room
+        return running
 
     def start(self) -> None:
         """Begins to write."""
@@ -116,7 +122,7 @@ class Slots:
                     found = await self._worker.do(self._round, gone, new)
                 except Exception as error:  # noqa: BLE001 - the outermost frame of a model: every waiting client is told
                     self._fail(refusal_of(error, self.name), list(self._seats.values()))
-                    self._running = Running(self.engine.kernel, self.engine.tokenizer.decode)
+                    self._running = self._fresh()
                 else:
                     self._deliver(found)
 

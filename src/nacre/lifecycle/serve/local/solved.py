@@ -6,6 +6,7 @@ The tiers stand beside this package: they are opened by name, as the catalogue o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -102,18 +103,18 @@ class ClassifierSolver:
         from nacre.lifecycle.evaluate.testset import recorded_objective
         from nacre.progress import Silent
 
-        self._model = open_model(folder, None, device, batch, Silent())
+        self.model = open_model(folder, None, device, batch, Silent())
         self._recorded = recorded_objective(folder)
-        self.labels = tuple(self._model.kernel.config.labels)
-        self._tokenizer = self._model.words  # raises where there is none
+        self.labels = tuple(self.model.kernel.config.labels)
+        self._tokenizer = self.model.words  # raises where there is none
         self.title, self.identity = title, f"classifier/1:{digest_folder(folder)}"
 
     def answer(self, texts: Sequence[str]) -> list[Said]:
         """One answer per text, in order, with the probability of every class."""
         from nacre.lifecycle.evaluate.answer import answer, context_of
 
-        found = answer(self._model, texts, self._recorded, top=len(self.labels)).answers
-        room = context_of(self._model, self._recorded)
+        found = answer(self.model, texts, self._recorded, top=len(self.labels)).answers
+        room = context_of(self.model, self._recorded)
         counts = [min(len(ids), room) for ids in self._tokenizer.encode_batch(texts)]
         return [
             Said(
@@ -123,6 +124,25 @@ class ClassifierSolver:
             )
             for one, count in zip(found, counts, strict=True)
         ]
+
+    def adapted(self, folder: Path, adapter: str) -> ClassifierSolver:
+        """The same kernel as the solver of an adapter, which acts whenever it is asked. `folder`: what was tuned.
+
+        Raises CheckpointError for other classes than the base's.
+        """
+        from nacre.kernel import hf
+        from nacre.lifecycle.evaluate.testset import recorded_objective
+
+        own = hf.load_config(folder).labels if (folder / "config.json").is_file() else self.labels
+        if tuple(own) != self.labels:
+            raise CheckpointError(
+                f"it tells apart {', '.join(own)}, its base {', '.join(self.labels)}",
+                remedy="serve it as a model of its own: local: {ref: ...}",
+            )
+        other = copy(self)
+        other._recorded = recorded_objective(folder) or self._recorded
+        other.title, other.identity = str(folder), f"{self.identity}+{adapter}"
+        return other
 
     def close(self) -> None:
         """Nothing was started."""

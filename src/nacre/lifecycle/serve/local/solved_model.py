@@ -20,6 +20,7 @@ from nacre.lifecycle.serve.local.offers import RUNG_ABILITIES
 from nacre.lifecycle.serve.local.reading import count_of, only_known, texts_of
 from nacre.lifecycle.serve.local.replying import headers_for, json_reply, usage_of
 from nacre.lifecycle.serve.local.solved import Said, Solver
+from nacre.lifecycle.serve.local.worker import Worker
 
 _CHAT = frozenset({"model", "messages", "stream", "stream_options", "temperature", "seed"})
 
@@ -28,9 +29,10 @@ class SolvedModel(LocalModel):
     """Something that answers one kind of question. Its answers are batched."""
 
     def __init__(
-        self, name: str, opening: Callable[[], Solver], config: LocalConfig, queued: Queued | None = None
-    ) -> None:
-        super().__init__(name, config, queued)
+        self, name: str, opening: Callable[[], Solver], config: LocalConfig, queued: Queued | None = None,
+        worker: Worker | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(name, config, queued, worker)
         self._opening = opening
         self._solver: Solver | None = None
         self._batches: Batcher[str, Said] | None = None

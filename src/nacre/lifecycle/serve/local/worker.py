@@ -43,6 +43,31 @@ class Worker:
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
 
+class Turn(Worker):
+    """The thread of another worker, where `enter` comes before each piece of work: models that share one kernel."""
+
+    def __init__(self, thread: Worker, enter: Callable[[], None], *, owns: bool = False) -> None:
+        self._thread, self._enter, self._owns = thread, enter, owns
+        self._closed = False
+
+    async def do(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        def entered() -> T:
+            self._enter()
+            return work(*args, **options)
+
+        return await self._thread.do(entered)
+
+    async def close(self, last: Callable[[], object] | None = None) -> None:
+        """Does `last` in the thread, and ends the thread where this worker owns it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._owns:
+            await self._thread.close(last)
+        elif last is not None:
+            await self._thread.do(last)
+
+
 class Pace:
     """How long one piece of work takes, as measured: a moving average, in seconds."""
 
