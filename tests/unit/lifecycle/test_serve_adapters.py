@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from engine_folders import native_folder
-from serve_calls import all_events, call_of, chat, looped, text_of
+from serve_calls import ALICE, all_events, call_of, chat, looped, text_of
 
 from nacre.engine.native import Native
 from nacre.engine.protocol import Message, Sampling
@@ -20,7 +20,9 @@ from nacre.kernel import hf
 from nacre.kernel.adapters import adapted, peft
 from nacre.kernel.adapters.config import AdapterConfig
 from nacre.kernel.model import Kernel
+from nacre.lifecycle.serve.assemble import assemble
 from nacre.lifecycle.serve.config import LocalAdapter, parse
+from nacre.lifecycle.serve.contract import Caller, Refusal
 from nacre.lifecycle.serve.local.model import LocalModel
 from nacre.lifecycle.serve.local.opening import Openings
 from nacre.lineage.store import Store
@@ -211,3 +213,18 @@ routes: {smart: ["desk:support", desk]}
         parse(text.replace("{support:", "{'a:b':").replace("desk:support", "desk:formal"), "t")
     with pytest.raises(ConfigError, match="a model is called desk:formal too"):
         parse(text.replace("routes:", "  'desk:formal': {local: {ref: x}}\nroutes:"), "t")
+
+
+@looped
+async def test_the_gateway_lists_them_and_knows_the_closest_name(top: Path) -> None:
+    local = {"ref": str(top / "decoder"), "device": "cpu", "adapters": {"support": str(top / "decoder.support")}}
+    config = parse(json.dumps({"models": {"m": {"local": local}}}), "t")
+    gateway = await assemble(config, store=str(top / "store"))
+    await gateway.start()
+    assert gateway.table.visible(ALICE) == ["m", "m:support"]
+    assert gateway.table.visible(Caller("c", "C", models=("m:*",))) == ["m:support"]
+    assert gateway.table.find(ALICE, "m:support")[0].abilities == gateway.table.find(ALICE, "m")[0].abilities
+    with pytest.raises(Refusal, match="m:support") as found:
+        gateway.table.find(ALICE, "m:suport")
+    assert found.value.status == 404
+    await gateway.close()
