@@ -66,9 +66,9 @@ class Tab:
             assert self.page.evaluate("window.__hit") is None
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One browser for all of these tests. Not for the whole session: its event loop would be in others' way."""
+    """One browser for the tests of a file. No longer: its event loop would be in the way of the files after it."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium here: install it, or name one in NACRE_CHROMIUM")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from nacre.cli.main import main
-from nacre.data import catalogue
+from nacre.data import catalogue, models
 from nacre.lineage import record
 from nacre.recipe.recipe import load
 from nacre.recipe.references import open_store
@@ -77,6 +77,11 @@ PICO: dict[str, tuple[str | None, str]] = {
         {_each("none_third replay_third alone_third ewc_third", "train.epochs=1 anchor_rows=8")}
         {_each("forgetting_none forgetting_replay forgetting_alone forgetting_ewc", "intervals.resamples=100")}""",
     ),
+    "distil": (
+        "banking77 model:minilm",
+        f"""utterances.limit.train=160 utterances.limit.test=80 {_each("teacher student alone", "train.epochs=0.2")}
+        {_each("evaluate_teacher evaluate_alone evaluate", "intervals.resamples=100")}""",
+    ),
     "digits": (None, f"{_SMALL} tune.train.epochs=1 {_BRIEF}"),
     "assistant": (
         "identity toolcall-demo medical-qa gsm8k hh-harmless tinystories-sample",
@@ -94,7 +99,10 @@ PICO: dict[str, tuple[str | None, str]] = {
 def run_pico(name: str) -> list[StepResult]:
     needs, overrides = PICO[name]
     for one in (needs or "").split():
-        if one not in catalogue.found() and catalogue.describe(one).name not in catalogue.found():
+        if one.startswith("model:"):
+            if models.place(one.removeprefix("model:")) is None:
+                pytest.skip(f"{one} is not in this machine's cache")
+        elif one not in catalogue.found() and catalogue.describe(one).name not in catalogue.found():
             pytest.skip(f"the data set {one} is not on this machine")
     return run(load(RECIPES / f"{name}.yaml", overrides.split()), open_store())
 

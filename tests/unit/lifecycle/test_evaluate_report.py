@@ -26,6 +26,7 @@ from nacre.lifecycle.evaluate.content import (
     Report,
     Run,
     Sample,
+    Table,
 )
 from nacre.lifecycle.evaluate.report import SECTIONS, render
 from nacre.lifecycle.evaluate.words import WORDS, Words
@@ -90,6 +91,7 @@ def full(language: str = "en", n_classes: int = 5) -> Report:
         figures=[Figure("accuracy", interval(rows, metrics.accuracy_of_sums)), Figure("perplexity", 12.5, "number")],
         notes=["three texts were cut"],
         comparison=Comparison("TF-IDF", "accuracy", 0.2, paired(base, rows, metrics.accuracy_of_sums)),
+        tables=[Table("comparison", ["<one>", "accuracy"], [["mean", "0.91"]], "Two & more.")],
         runs=[Run("tune", [*steps, {"event": "note"}])],
         rocs={"micro_roc": curve.micro},
         labels=labels,

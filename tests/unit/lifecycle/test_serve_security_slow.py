@@ -92,8 +92,9 @@ def test_clients_that_never_read_do_not_hold_up_a_stop(tmp_path: Path) -> None:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(POST + BODY)
             writers.append(writer)
-        await asyncio.sleep(0.5)
         async with asyncio.timeout(8):
+            while len(running.application._under_way) < 3:
+                await asyncio.sleep(0.05)
             assert await running.application.drain(0.2) == 3
         assert not running.application._under_way
         for writer in writers:
