@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.data.chat.shipped import check_name
-from nacre.errors import CheckpointError, ConfigError, DataError
+from nacre.errors import CheckpointError, ConfigError, DataError, UsageError
 from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
@@ -58,6 +59,7 @@ TuneReinforceConfig = TuneGrpoConfig | TunePpoConfig
 
 def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: that the model writes, the template, that the rewards have what they judge by."""
+    _check_alone()
     chosen(config.lora, config.adapter)
     if config.rewards.model is not None and inputs and "reward_model" not in inputs:
         raise ConfigError(
@@ -75,6 +77,16 @@ def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> 
         )
     check_template(config.template, inputs)
     _check_rows(config.rewards, inputs)
+
+
+def _check_alone() -> None:
+    """Several processes would each draw the same answers and write the same checkpoints. UsageError."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise UsageError(
+            f"reinforcement runs in one process, and this is one of {size} (WORLD_SIZE is {size})",
+            remedy="start it without torchrun, or unset WORLD_SIZE",
+        )
 
 
 def _check_rows(rewards: RewardsConfig, inputs: Mapping[str, Path]) -> None:
