@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from objective_kit import tokenizer as kit_tokenizer
 
 from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError
 from nacre.kernel import hf
+from nacre.kernel.adapters.adapted import attach
+from nacre.kernel.adapters.config import AdapterConfig
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
 from nacre.lifecycle.evaluate.preferring import PreferenceEvalConfig
@@ -23,6 +26,7 @@ from nacre.progress import Silent
 from nacre.recipe.catalogue import find
 from nacre.recipe.config import build
 from nacre.recipe.stage import Work
+from nacre.tiers.fitting import keep_tokenizer, save_trained
 from nacre.tiers.tune.preferring import (
     TunePreferenceConfig,
     TuneRewardConfig,
@@ -145,6 +149,25 @@ def test_trap_39_adapters_start_at_ln_2_from_the_model_without_them(tmp_path: Pa
     start, _, _ = tuned(tmp_path / "start", {"model": model, "data": rows}, one_step)
     first = json.loads((start / "training.json").read_text(encoding="utf-8"))["history"][0]
     assert first["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["given", "the model itself"])
+def test_the_reference_keeps_the_adapter_it_was_saved_with(tmp_path: Path, named: bool) -> None:
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    kernel, draws = hf.load(model).float(), torch.Generator().manual_seed(1)
+    attach(kernel, AdapterConfig("prefix"), draws)
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=draws))
+    talker = tmp_path / "talker"
+    talker.mkdir()
+    save_trained(kernel, talker)  # a prefix has no place in the weights: it lies beside them
+    keep_tokenizer(template("chatml").tokenizer, talker, None)
+    inputs = {"model": talker, "data": rows} | ({"reference": talker} if named else {})
+    _, _, metrics = tuned(tmp_path / "run", inputs, TunePreferenceConfig(**quick(1, lr=1e-9), template="chatml"))
+    assert metrics["train_loss"] == round(math.log(2), 4)
+    assert metrics["margin"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_reference_of_its_own_moves_the_start(tmp_path: Path) -> None:

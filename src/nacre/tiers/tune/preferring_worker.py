@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError
 from nacre.kernel import hf
+from nacre.kernel.adapters import adapted
 from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
@@ -86,20 +88,22 @@ def _reference(config: TunePreferenceConfig, work: Work, kernel: Kernel, tokeniz
         if "reference" in work.inputs:
             work.progress.note(f"{config.objective.kind} compares with no reference: the one that is given is not used")
         return None
-    held: Kernel | Callable[[], Kernel] = kernel
-    if "reference" in work.inputs:
-        folder: Path = work.inputs["reference"]
+    folder: Path | None = work.inputs.get("reference")
+    if folder is not None:
         check_reference(kernel.config, hf.load_config(folder))
         _check_vocabulary(tokenizer, folder)
-
-        def held() -> Kernel:
-            return hf.load(folder).float()
-
+    elif adapted.attached(kernel):  # a model that was saved with its adapter is another one without it
+        folder = work.inputs["model"]
+    held: Kernel | Callable[[], Kernel] = kernel if folder is None else partial(_loaded, folder)
     device = torch.device(work.device)
     precision, _ = resolve_precision(config.train.precision, device)
     return Reference(
         held, folder=work.scratch / "reference", device=device, precision=precision, progress=work.progress
     )
+
+
+def _loaded(folder: Path) -> Kernel:
+    return hf.load(folder).float()
 
 
 def _check_vocabulary(tokenizer: Tokenizer, reference: Path) -> None:

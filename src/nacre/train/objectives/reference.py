@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ _BATCHES = 16  # between two writes
 
 
 class Reference:
-    """The policy that answers are compared with: a kernel, with its adapters off where it has some. Where it is not the
-    one that is trained, give what loads it: it is held only while it scores.
+    """The policy that answers are compared with: the kernel that is trained, with its adapters off where it has some.
+    Where it is another one, give what loads it: it is held only while it scores, with what it was saved with.
 
     What was computed lies under `folder`, named by the kernel's weights and the answers: a run that was killed goes on
     behind the last part that was written, to the same values. `precision` is the run's, resolved; with bf16 autocast
@@ -52,7 +52,7 @@ class Reference:
         order = sorted(range(len(sides)), key=lambda row: len(sides[row]))
         found = np.zeros(len(sides), dtype=np.float32)
         kernel = self._kernel if isinstance(self._kernel, Kernel) else self._kernel()
-        with _at_rest(kernel):
+        with _at_rest(kernel), adapted.disabled(kernel) if kernel is self._kernel else nullcontext():
             file = self._file(kernel, sides)
             done = _read(file, self.batch * _BATCHES, len(sides))
             for start in range(len(done), len(sides), self.batch * _BATCHES):
@@ -78,14 +78,15 @@ class Reference:
         return scored
 
     def _file(self, kernel: Kernel, sides: Sequence[Side]) -> Path | None:
-        """Called while adapters are off: these are then no part of the identity."""
+        """Adapters that are off are no part of the identity."""
         if self.folder is None:
             return None
         # Processes of one run each ask for themselves, and write no file together.
         how = f"{self.batch} {self.precision} {os.environ.get('RANK', '0')}"
         digest = hashlib.blake2b(how.encode(), digest_size=12)
+        off = kernel is self._kernel
         for name, weight in sorted(kernel.state_dict().items()):
-            if not adapted.is_adapter(name):
+            if not (off and adapted.is_adapter(name)):
                 digest.update(name.encode())
                 digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         for side in sides:
@@ -124,7 +125,6 @@ def _at_rest(kernel: Kernel) -> Iterator[None]:
     training = kernel.training
     kernel.eval()
     try:
-        with adapted.disabled(kernel):
-            yield
+        yield
     finally:
         kernel.train(training)
