@@ -2,11 +2,13 @@
 
 Each runs in a process of its own: Python in isolated mode (no environment, no user site), a temporary folder that is
 removed, bounds on CPU time, memory, files and descriptors; on Linux no further processes or threads, no signals to
-others and no network; another user where Nacre runs as root; after the time limit the whole group is killed.
+others and no network, and where the kernel has Landlock (6.2 and later) no files but its own folder and, to be read,
+Python's library; another user where Nacre runs as root; after the time limit the whole group is killed.
 
-Not prevented: reading what its user may read, and writing where it may write, within the size of one file at a time;
-flaws of the kernel and of Python; looking into its own process for what the tests expect. For programs of an untrusted
-model a container or a virtual machine around all of Nacre is the answer.
+Not prevented: without Landlock, reading what its user may read and writing where it may write, within the size of one
+file at a time; with it, asking whether a file exists, how large it is and whose; flaws of the kernel and of Python;
+looking into its own process for what the tests expect. For programs of an untrusted model a container or a virtual
+machine around all of Nacre is the answer.
 """
 
 from __future__ import annotations
@@ -72,15 +74,16 @@ class Sandbox:
                 remedy="raise rewards.tests.memory_mib or timeout_s",
             )
         self.offline = bool(told.get("offline"))
+        shut = bool(told.get("shut"))
         held = {
             "network": self.offline,
             "further processes": bool(told.get("alone")),
-            "files of other users": os.geteuid() != 0 or self._drops,
+            "files of other users": shut or os.geteuid() != 0 or self._drops,
+            "files outside its own folder and Python's library": shut,
             "CPU time, memory and size of files beyond the limits": True,
         }
         self.prevents = [name for name, is_held in held.items() if is_held]
         self.allows = [name for name, is_held in held.items() if not is_held]
-        self.allows.append("reading what its user may read")
 
     def run(self, code: str, tests: Sequence[str]) -> Ran:
         """Runs `code`, then each of `tests` in the same names; a test passes that raises nothing."""
