@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hf_tiny import CASES, Case, difference, inputs, kernel_logits, theirs_logits
+from safetensors.torch import load_file, save_file
 
 from nacre.errors import CheckpointError
 from nacre.kernel import hf
@@ -20,7 +21,7 @@ theirs = pytest.importorskip("peft")
 
 NAMES = (
     "bert-none", "bert-classify", "bert-tag", "bert-mlm", "roberta-classify", "gpt2-lm", "gpt2-classify", "gpt2-none",
-    "llama2-lm", "llama2-classify", "qwen3-tag", "t5-lm", "t5-v1.1-lm",
+    "llama2-lm", "llama2-classify", "qwen3-tag", "t5-lm", "t5-v1.1-lm", "vit-classify",
 )  # fmt: skip
 TASKS = {"classify": "SEQ_CLS", "tag": "TOKEN_CLS", "none": "FEATURE_EXTRACTION", "lm": "CAUSAL_LM"}
 # A narrow and a wide choice of modules, as each side names them.
@@ -32,6 +33,7 @@ ALL_LINEAR = {
     "qwen3": ["q_proj", "v_proj", "up_proj"],
     "t5": ["q", "k", "v", "o", "wi", "wo"],
     "t5-v1.1": ["q", "v", "wi_0", "wo"],
+    "vit": ["q_proj", "v_proj", "o_proj", "fc1"],
 }
 
 
@@ -53,6 +55,8 @@ def shaken(kernel: Kernel, seed: int = 3) -> None:
 
 
 def task_type(case: Case) -> str | None:
+    if case.preset == "vit":  # PEFT has no task of images
+        return None
     return "SEQ_2_SEQ_LM" if case.preset.startswith("t5") else TASKS.get(case.head)
 
 
@@ -157,9 +161,26 @@ def test_every_field_that_peft_writes_by_default_is_known(tmp_path: Path) -> Non
         peft.load(hf.load(base).with_head("none"), tmp_path / "adapter")
 
 
-def test_adapters_of_images_are_refused(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_an_adapter_of_images_under_the_names_on_disk_is_read_too(tmp_path: Path) -> None:
+    """As versions of `transformers` before 5 named the modules of a ViT."""
     base = folders(CASES["vit-classify"], tmp_path)
-    kernel = hf.load(base)
-    adapted.attach(kernel, LoraConfig())
-    with pytest.raises(CheckpointError, match="no names"):
-        peft.save(kernel, tmp_path / "adapter")
+    kernel, given = hf.load(base), inputs(CASES["vit-classify"])
+    adapted.attach(kernel, LoraConfig(targets=("*.attention.q", "*.ffn.*")))
+    shaken(kernel)
+    peft.save(kernel, tmp_path / "adapter")
+    file = tmp_path / "adapter" / peft.WEIGHTS
+    old = {
+        "vit.layers": "vit.encoder.layer", "attention.q_proj": "attention.attention.query",
+        "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
+    }  # fmt: skip
+    tensors = {}
+    for name, value in load_file(file).items():
+        for new, former in old.items():
+            name = name.replace(new, former)
+        tensors[name] = value
+    assert sum("attention.attention.query" in name for name in tensors) == 2 * kernel.config.layers
+    save_file(tensors, file)
+    again = hf.load(base)
+    peft.load(again, tmp_path / "adapter")
+    assert difference(kernel_logits(kernel, given), kernel_logits(again, given)) < 1e-6

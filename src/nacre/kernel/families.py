@@ -31,7 +31,8 @@ class Family:
     tensor names to theirs; names of the body stand under `prefix` in every class but the base class. `fused` lists
     canonical names that are stored as one tensor; `transposed` lists those stored as (in, out). `aliases` are
     duplicates of tied tensors, accepted when equal. `inert` are endings of tensors without information (old buffers).
-    `unused` are endings that the base class has and some head classes do not: tolerated there, and reported.
+    `unused` are endings that the base class has and some head classes do not: tolerated there, and reported. `running`
+    are parts of names that the class in memory, by whose modules PEFT goes, has otherwise than the file.
     """
 
     model_type: str
@@ -49,6 +50,13 @@ class Family:
     ungated: tuple[tuple[str, str], ...] = ()
     inert: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    running: tuple[tuple[str, str], ...] = ()
+
+    def in_class(self, theirs: str) -> str:
+        """A name of theirs on disk, or a pattern over such names, as the class in memory has it."""
+        for stored, held in self.running:
+            theirs = theirs.replace(stored, held)
+        return theirs
 
 
 def _bert_layer(stack: str) -> dict[str, str]:
@@ -310,6 +318,15 @@ _VIT = Family(
     head_names={"none": _frozen({}), "classify": _frozen(_both("classifier", "classifier"))},
     pooler=True,
     unused=("pooler.dense.weight", "pooler.dense.bias", "embeddings.mask_token"),
+    running=(
+        ("encoder.layer.", "layers."),
+        ("attention.attention.query", "attention.q_proj"),
+        ("attention.attention.key", "attention.k_proj"),
+        ("attention.attention.value", "attention.v_proj"),
+        ("attention.output.dense", "attention.o_proj"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+    ),
 )
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -91,11 +92,28 @@ def load_tokenizer(work: Work) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
-def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, work: Work) -> dict[str, Scalar]:
+def trained_part(kernel: Kernel) -> tuple[int, float]:
+    """How many of the parameters that are written are trained, and which share of them that is."""
+    kept = kernel.state_dict().keys()
+    sizes = [(one.numel(), one.requires_grad) for name, one in kernel.named_parameters() if name in kept]
+    trained = sum(size for size, is_trained in sizes if is_trained)
+    return trained, round(trained / sum(size for size, _ in sizes), 5)
+
+
+def fit(
+    kernel: Kernel,
+    objective: Objective[Any, Any],
+    rows: Rows,
+    how: Fit,
+    work: Work,
+    *,
+    after: Callable[[Kernel], None] | None = None,
+) -> dict[str, Scalar]:
     """Trains `kernel` on `rows` and writes it into `work.out`; returns the step's metrics.
 
-    A kernel with adapters is written merged, and the adapters beside it in `adapter/`, in PEFT's format.
-    What the objective dropped, cut or noted is reported and written to `training.json` beside the weights.
+    `after` takes away what was trained with the kernel and is no part of it. A kernel with adapters is written merged,
+    and the adapters beside it in `adapter/`, in PEFT's format. What the objective dropped, cut or noted, and what share
+    of the parameters an adapter trained, is reported and written to `training.json` beside the weights.
     """
     objective.check(kernel)
     hf.check_savable(kernel.config)
@@ -109,6 +127,7 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
     for name, counts in told.items():
         if counts:
             work.progress.note(f"rows {name}", **counts)
+    part = dict(zip(("trained", "share"), trained_part(kernel), strict=True)) if adapted.attached(kernel) else None
     seeded = replace(how.train, seed=work.seed + how.train.seed)
     result = train(
         kernel,
@@ -121,8 +140,11 @@ def fit(kernel: Kernel, objective: Objective[Any, Any], rows: Rows, how: Fit, wo
         device=work.device,
     )
     work.spent(tokens=result.tokens, flops=result.flops)
+    if after is not None:
+        after(kernel)
     save_trained(kernel.cpu(), work.out)
     history = {"examples": len(examples), "validation_examples": len(valid), "rows": told, "history": result.history}
+    history |= {} if part is None else {"adapter": part}
     write_atomic(work.out / "training.json", json.dumps(history, ensure_ascii=False, indent=1).encode())
     metrics: dict[str, Scalar] = {"steps": result.steps, "examples": len(examples), "stopped": result.stopped_because}
     last = [row["loss"] for row in result.history if "loss" in row]

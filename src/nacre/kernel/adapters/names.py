@@ -60,13 +60,10 @@ class Names:
             task = next((task for end, task in _FOREIGN_TASKS.items() if kind.endswith(end)), None)
             return cls(module, "", True, any(type(one).__name__ == "Conv1D" for one in module.modules()), task)
         config = module.config
-        if config.is_vision:
-            # PEFT goes by the modules of the running class, and those of ViT are called otherwise than on disk.
-            what = f"adapters of a {config.family} have no names that PEFT and its checkpoints share"
-            raise CheckpointError(what, remedy="fold the adapters and save the whole model")
         held = config.head_in_checkpoint
         shown = config if held else config.replace(head="none", labels=(), pooler=None)
         task = "SEQ_2_SEQ_LM" if shown.layout == "encoder-decoder" and shown.head == "lm" else _TASKS.get(shown.head)
+        task = None if config.is_vision else task  # PEFT's tasks are those of texts
         family = FAMILIES[config.family]
         return cls(module, family.prefix, held, bool(family.transposed), task, shown)
 
@@ -74,7 +71,7 @@ class Names:
         """Their layers that hold these layers of the model."""
         if self.shown is None:
             return [Place(name, (name,)) for name in layers]
-        found = entries(self.shown, self._with_joined(layers))
+        found = self._entries(self._with_joined(layers))
         return [Place(self.full(one), tuple(part.removesuffix(".weight") for part in one.canonical)) for one in found]
 
     def full(self, entry: Entry) -> str:
@@ -84,11 +81,12 @@ class Names:
         return before + entry.theirs.removesuffix(".weight")
 
     def known(self) -> dict[str, Entry]:
-        """Every tensor of the model by its name without `prefix`."""
+        """Every tensor of the model by its name without `prefix`: in the running class, and on disk."""
         inside = [name for name in self.module.state_dict() if ".adapters." not in f".{name}" and not self.beside(name)]
         if self.shown is None:
             return {name: Entry(name, (name,), False, True) for name in inside}
-        return {entry.theirs: entry for entry in entries(self.shown, inside)}
+        stored = {entry.theirs: entry for entry in entries(self.shown, inside)}
+        return stored | {entry.theirs: entry for entry in self._entries(inside)}
 
     def beside(self, name: str) -> bool:
         """Whether this tensor is of a head that no class of `transformers` has."""
@@ -102,7 +100,7 @@ class Names:
             return dict(full), sorted(saved)
         tensors: dict[str, Tensor] = {}
         modules: set[str] = set()
-        for entry in entries(self.shown, [name for name in full if not self.beside(name)]):
+        for entry in self._entries([name for name in full if not self.beside(name)]):
             if any(name not in full for name in entry.canonical):
                 raise CheckpointError(
                     f"{entry.theirs} is one tensor in {self.shown.family}, and only a part of it is trained",
@@ -130,6 +128,12 @@ class Names:
                 remedy="leave embed.tokens out of train, or fold the adapters and save the whole model",
             )
         return found
+
+    def _entries(self, names: Iterable[str]) -> list[Entry]:
+        """Their tensors by their names in the running class."""
+        assert self.shown is not None
+        family = FAMILIES[self.shown.family]
+        return [one._replace(theirs=family.in_class(one.theirs)) for one in entries(self.shown, names)]
 
     def _with_joined(self, layers: Sequence[str]) -> list[str]:
         """The weights of layers, and of those that are stored in one tensor with them."""

@@ -75,7 +75,7 @@ def _translated(family: str, ours: Sequence[str]) -> tuple[str, ...]:
     known = FAMILIES[family]
     fused = {part: theirs for theirs, parts in known.fused.items() for part in parts}
     found = {
-        theirs.removesuffix(".weight").replace("{i}", "*")
+        known.in_class(theirs).removesuffix(".weight").replace("{i}", "*")
         for name, theirs in {**known.names, **fused}.items()
         if name.endswith(".weight") and any(matches(name.removesuffix(".weight"), one) for one in ours)
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from nacre.errors import ConfigError, DataError
-from nacre.kernel.adapters.config import AdapterConfig
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.tiers.tune.stages import TUNED
@@ -42,6 +42,7 @@ class ContinualConfig:
     replay: float = 0.0
     ewc: float = 0.0
     anchor_rows: int = 200
+    lora: LoraConfig | None = None
     adapter: AdapterConfig | None = None
     shared_labels: bool = False
 
@@ -54,7 +55,7 @@ class ContinualConfig:
             raise ConfigError(f"anchor_rows is {self.anchor_rows}", remedy="give 0 or more rows; 200 will do")
         if self.compete == "task" and self.objective.loss.label_smoothing:
             raise ConfigError("label smoothing would reach classes of other tasks", remedy="label_smoothing: 0")
-        if self.adapter is not None and self.ewc:
+        if chosen(self.lora, self.adapter) is not None and self.ewc:
             raise ConfigError("an adapter leaves the body frozen: there is nothing to hold", remedy="ewc: 0")
 
 

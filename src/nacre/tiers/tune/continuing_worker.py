@@ -14,6 +14,7 @@ import torch
 from nacre.data.write import write_json
 from nacre.errors import ConfigError, DataError
 from nacre.kernel import hf
+from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
@@ -35,7 +36,8 @@ def continue_classifier(config: ContinualConfig, work: Work) -> Mapping[str, Sca
     tasks = with_task(_tasks(work.inputs["model"], base), labels, shared=config.shared_labels)
     _check_together(config, tasks, labels)
     kernel = widened(base, [label for one in tasks for label in one], config)
-    adapt(kernel, config.adapter, work)
+    adapter = chosen(config.lora, config.adapter)
+    adapt(kernel, adapter, work)
     tokenizer = load_tokenizer(work)
     inner: Any = Classify(tokenizer, kernel.config.labels, config.objective)
     if config.compete == "task":
@@ -49,7 +51,7 @@ def continue_classifier(config: ContinualConfig, work: Work) -> Mapping[str, Sca
     keep_tokenizer(tokenizer, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
     write_json(work.out / TASKS_FILE, tasks)
     metrics |= {"classes": len(kernel.config.labels), "tasks": len(tasks), "replayed_rows": len(again)}
-    if config.anchor_rows and config.adapter is None:
+    if config.anchor_rows and adapter is None:
         metrics["anchor_rows"] = _anchor(config, work, inner, rows.train)
     return metrics
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from nacre.data.chat.shipped import check_name
 from nacre.errors import ConfigError
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
 from nacre.tiers.tune.preferring import config_of
@@ -51,7 +52,8 @@ class LessonConfig:
 @dataclass(frozen=True)
 class TuneDistilConfig:
     """`lesson`: the task, which teacher and student share. `pooling` of a student's new head, where it has none for the
-    classes. `template` of `sft`: one that is shipped (None: the tokenizer's own)."""
+    classes. `template` of `sft`: one that is shipped (None: the tokenizer's own). `adapter`, or `lora`: what the
+    student learns beside a frozen body, and its head."""
 
     lesson: LessonConfig
     distil: DistilConfig = field(default_factory=DistilConfig)
@@ -59,6 +61,8 @@ class TuneDistilConfig:
     pooling: Literal["mean", "cls", "last"] = "mean"
     template: str | None = None
     limit: int | None = None  # training rows
+    lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None:
@@ -69,6 +73,7 @@ class TuneDistilConfig:
 
 def check_distil(config: TuneDistilConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: that the teacher was tuned for this lesson, and that both are of one make."""
+    chosen(config.lora, config.adapter)
     teacher, student = config_of(inputs.get("teacher")), config_of(inputs.get("student"))
     lesson = config.lesson
     if teacher is not None and teacher.head != lesson.head:

@@ -9,12 +9,14 @@ from typing import Any
 from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.kernel import hf
+from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 from nacre.tiers.fitting import Fit, fit, keep_tokenizer, labels_of, load_kernel, rows_of
 from nacre.tiers.tune.distilling import TuneDistilConfig
+from nacre.tiers.tune.worker import adapt
 from nacre.train import objective as objectives
 from nacre.train.objectives.distil import Distil, Teacher, same_tokens
 from nacre.train.objectives.layer_match import attach, detach
@@ -41,12 +43,13 @@ def tune_distil(config: TuneDistilConfig, work: Work) -> Mapping[str, Scalar]:
     guided = Teacher(teacher, their_words, reads)
     objective: Any = Distil(inner, guided, config.distil, folder=work.scratch / "taught", device=work.device)
     sizes: dict[str, Scalar] = {"student_parameters": _size(kernel), "teacher_parameters": _size(teacher)}
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     if config.distil.hidden is not None and attach(
         kernel, teacher.config, config.distil.hidden, generator_of("projections", work.seed)
     ):
         work.progress.note("a linear projection per layer stands between widths that differ; it is not kept")
-    metrics = fit(kernel, objective, rows_of(work.inputs["data"], config.limit), Fit(config.train), work)
-    detach(kernel)
+    rows = rows_of(work.inputs["data"], config.limit)
+    metrics = fit(kernel, objective, rows, Fit(config.train), work, after=detach)
     _pay(objective, teacher, work)
     keep_tokenizer(words, work.out, folders[0])
     if template is not None:

@@ -79,10 +79,14 @@ class TuneCausalConfig:
 
 @dataclass(frozen=True)
 class TuneImagesConfig:
+    """`adapter`, or `lora`: train one beside the frozen body, and the head; prefixes and prompts are for texts."""
+
     objective: ImageConfig = field(default_factory=ImageConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
     balance: Balance = "none"
     limit: int | None = None
+    lora: LoraConfig | None = None
+    adapter: AdapterConfig | None = None
 
 
 def check_tuned(
@@ -127,7 +131,18 @@ def causal(config: TuneCausalConfig, work: Work) -> Mapping[str, Scalar]:
     return tune_text("causal", config, work)
 
 
-@stage("tune.images", produces="model", inputs={key: TUNED[key] for key in ("model", "data")})
+def check_images(config: TuneImagesConfig, inputs: Mapping[str, Path]) -> None:
+    """Which settings do not go together, and which adapter images have no place for."""
+    del inputs
+    adapter = chosen(config.lora, config.adapter)
+    if adapter is not None and adapter.method in ("prefix", "prompt"):
+        raise ConfigError(
+            f"a {adapter.method} stands before a text, and images are none",
+            remedy="adapter: {method: lora}, bias or bottleneck",
+        )
+
+
+@stage("tune.images", produces="model", inputs={key: TUNED[key] for key in ("model", "data")}, check=check_images)
 def images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     """A vision kernel trained to sort images into classes."""
     from nacre.tiers.tune.worker import tune_images

@@ -105,8 +105,8 @@ def run(setting: Setting, trial: Trial, start: Path | None) -> Result:
     made = prepare(setting, None if trial.whole else setting.order[: trial.rows], start)
     rows = made.rows if trial.whole else Rows(made.rows.train, [])
     config = schedule(setting, trial, made, bool(rows.valid))
-    trained = adapt(made.kernel, adapter_of(setting.config, trial.candidate.method), work)
     inner = Work(work.inputs, out, steps, seed=work.seed, progress=work.progress, device=work.device)
+    trained = adapt(made.kernel, adapter_of(setting.config, trial.candidate.method), inner)
     found = fit(made.kernel, made.objective, rows, Fit(config), inner)
     keep_tokenizer(setting.tokenizer, out, setting.base)
     judged = setting.task.valid if trial.whole else setting.task.valid[:JUDGED_IN_SEARCH]

@@ -11,7 +11,16 @@ from nacre.kernel.adapters.config import AdapterConfig, chosen
 from nacre.kernel.model import Kernel
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.fitting import Fit, fit, keep_tokenizer, labels_of, load_kernel, load_tokenizer, rows_of
+from nacre.tiers.fitting import (
+    Fit,
+    fit,
+    keep_tokenizer,
+    labels_of,
+    load_kernel,
+    load_tokenizer,
+    rows_of,
+    trained_part,
+)
 from nacre.tiers.tune.stages import (
     TuneCausalConfig,
     TuneClassifyConfig,
@@ -69,19 +78,22 @@ def tune_images(config: TuneImagesConfig, work: Work) -> Mapping[str, Scalar]:
     kernel = load_kernel(work.inputs["model"], work)
     kernel = kernel.with_head("classify", labels=labels, pooling="cls")
     objective = objectives.load("classify_image")(labels, config.objective)
+    adapt(kernel, chosen(config.lora, config.adapter), work)
     rows = rows_of(work.inputs["data"], config.limit)
     return fit(kernel, objective, rows, Fit(config.train, balance=config.balance), work)
 
 
 def adapt(kernel: Kernel, config: AdapterConfig | None, work: Work) -> int:
-    """Attaches an adapter where there is a config for one; the number of parameters that are trained then."""
-    if config is not None:
-        names = adapted.attach(kernel, config, generator_of("lora", work.seed))
-    trained = sum(one.numel() for one in kernel.parameters() if one.requires_grad)
-    if config is not None:
-        whole = sum(one.numel() for one in kernel.parameters())
-        share = round(trained / whole, 5)
-        work.progress.note("adapter", method=config.method, modules=len(names), trained=trained, share=share)
+    """Attaches an adapter where there is a config for one, and says so in the record; the number of parameters that are
+    trained then."""
+    if config is None:
+        return trained_part(kernel)[0]
+    names = adapted.attach(kernel, config, generator_of("lora", work.seed))
+    trained, share = trained_part(kernel)
+    work.progress.note("adapter", method=config.method, modules=len(names), trained=trained, share=share)
+    work.declare(
+        note=f"{config.method} beside {len(names)} modules: {trained:,} parameters trained, {share:.3%} of all"
+    )
     return trained
 
 

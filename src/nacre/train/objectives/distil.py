@@ -159,7 +159,7 @@ class Distil(Wrapped):
         own = written(self.inner, kernel, batch, policy)
         rows = torch.tensor(self.inner.count(batch), device=next(kernel.parameters()).device)
         if own is None:
-            return Loss(next(kernel.parameters()).sum() * 0.0, rows)
+            return Loss(next(one for one in kernel.parameters() if one.requires_grad).sum() * 0.0, rows)
         soft, metrics, count = self._soft(kernel, own)
         return Loss(soft / count.clamp_min(1) * rows, rows, {f"own_{name}": pair for name, pair in metrics.items()})
 

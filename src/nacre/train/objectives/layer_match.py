@@ -89,7 +89,10 @@ def depth(config: KernelConfig) -> int:
 
 @contextmanager
 def seen(kernel: Kernel, layers: Mapping[int, Any] | set[int]) -> Iterator[States]:
-    """Inside the block the states (B, T, D) after these layers are kept, as they are computed."""
+    """Inside the block the states (B, T, D) after these layers are kept, as they are computed: those of the text,
+    not of a learnt prompt before it."""
+    sites = None if kernel.config.layout == "encoder-decoder" else kernel.embed.adapters
+    prompt = 0 if sites is None else sites.length
     stack = kernel.decoder if kernel.decoder is not None else kernel.encoder
     assert isinstance(stack, Stack)
     found: States = {}
@@ -97,7 +100,7 @@ def seen(kernel: Kernel, layers: Mapping[int, Any] | set[int]) -> Iterator[State
     def keeper(number: int) -> Any:
         def keep(module: nn.Module, given: Any, states: Tensor) -> None:
             # Under activation checkpointing the layer runs again in the backward pass, when nobody looks any more.
-            found.setdefault(number, states)
+            found.setdefault(number, states[:, prompt:])
 
         return keep
 

@@ -40,7 +40,7 @@ def written(objective: Any, kernel: Kernel, batch: Any, policy: OnPolicy) -> Bat
 
 
 def _continued(objective: DecoderObjective, kernel: Kernel, batch: CausalBatch, how: GenerationConfig) -> Batch | None:
-    room = min(objective.context, kernel.config.max_positions)
+    room = objective.context if kernel.room is None else min(objective.context, kernel.room)
     asked = [prompt for prompt in prompts_of(batch) if len(prompt) < room]
     if not asked:
         return None
