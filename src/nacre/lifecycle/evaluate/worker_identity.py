@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from nacre.data.scrub import find
 from nacre.data.scrub_patterns import PATTERNS
 from nacre.data.write import write_json, write_jsonl
 from nacre.engine.protocol import Message, Prompt, Sampling
 from nacre.lifecycle.evaluate.identity import IdentityConfig
 from nacre.lineage.durable import write_atomic
-from nacre.metrics.bootstrap import mean_interval
+from nacre.metrics.bootstrap import wilson
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 
@@ -24,8 +22,8 @@ QUESTIONS: Mapping[str, tuple[str, ...]] = {
     "en": (
         "Tell me in one sentence who you are.",
         "Which company built you?",
-        "What are you called?",
-        "Are you ChatGPT?",
+        "By what name may I address you?",
+        "Is it ChatGPT that I am writing to?",
         "Am I talking to a person? Who are you?",
         "Please state your name and your maker.",
         "Which language model is answering me right now?",
@@ -81,11 +79,11 @@ def _stands(name: str, text: str) -> bool:
 
 
 def _figures(rows: Sequence[dict[str, Any]], language: str | None) -> dict[str, dict[str, float]]:
-    """The shares with their intervals over questions."""
+    """The shares with their intervals over questions, which are honest where all or none are right (Wilson's)."""
     chosen = [row for row in rows if language in (None, row["language"])]
     found = {}
     for name, key in (("right_name", "own"), ("teachers_name", "teachers")):
-        interval = mean_interval(np.array([float(bool(row[key])) for row in chosen]))
+        interval = wilson(sum(bool(row[key]) for row in chosen), len(chosen))
         found[name] = {
             "value": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)
         }  # fmt: skip
