@@ -24,8 +24,6 @@ def attach_prefix(
     """Learnt keys and values for every self-attention of a kernel's stacks, or of those that `targets` name."""
     if not isinstance(module, Kernel):
         return foreign.attach_prefix(module, config, name, generator)
-    if module.config.is_vision:
-        raise ConfigError("adapter: a prefix stands before texts, and this kernel reads images", remedy="method: lora")
     stacks = [one for one in ("encoder", "decoder") if getattr(module, one) is not None]
     for target in config.targets:
         if target not in stacks:

@@ -79,7 +79,7 @@ class TuneCausalConfig:
 
 @dataclass(frozen=True)
 class TuneImagesConfig:
-    """`adapter`, or `lora`: train one beside the frozen body, and the head; prefixes and prompts are for texts."""
+    """`adapter`, or `lora`: train one beside the frozen body, and the head; prompts are for texts."""
 
     objective: ImageConfig = field(default_factory=ImageConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=3))
@@ -135,10 +135,10 @@ def check_images(config: TuneImagesConfig, inputs: Mapping[str, Path]) -> None:
     """Which settings do not go together, and which adapter images have no place for."""
     del inputs
     adapter = chosen(config.lora, config.adapter)
-    if adapter is not None and adapter.method in ("prefix", "prompt"):
+    if adapter is not None and adapter.method == "prompt":
         raise ConfigError(
-            f"a {adapter.method} stands before a text, and images are none",
-            remedy="adapter: {method: lora}, bias or bottleneck",
+            "a prompt stands before a text, and images are none",
+            remedy="adapter: {method: lora}, bias, bottleneck or prefix",
         )
 
 
