@@ -13,7 +13,7 @@ from tune_tasks import base_model, desk_rows, make_task
 
 from nacre.data.tokenizer import Tokenizer
 from nacre.data.write import write_json
-from nacre.errors import ConfigError
+from nacre.errors import CheckpointError, ConfigError
 from nacre.kernel import hf
 from nacre.kernel.adapters import adapted, peft
 from nacre.kernel.adapters.config import AdapterConfig, LoraConfig
@@ -22,11 +22,18 @@ from nacre.kernel.presets import preset
 from nacre.recipe import catalogue
 from nacre.recipe.config import build
 from nacre.recipe.stage import Work
-from nacre.tiers.tune import distilling_worker
+from nacre.tiers.tune import distilling_worker, worker
 from nacre.tiers.tune.continuing import ContinualConfig
 from nacre.tiers.tune.distilling import LessonConfig, TuneDistilConfig, check_distil
 from nacre.tiers.tune.folding import CrossvalidateConfig, check_crossvalidate
-from nacre.tiers.tune.stages import SolveConfig, TuneClassifyConfig, TuneImagesConfig, check_images, check_tuned
+from nacre.tiers.tune.stages import (
+    SolveConfig,
+    TuneClassifyConfig,
+    TuneImagesConfig,
+    TuneSeq2SeqConfig,
+    check_images,
+    check_tuned,
+)
 from nacre.train.config import TrainConfig
 from nacre.train.objectives.config import ClassifyConfig, ImageConfig
 from nacre.train.objectives.config_align import DistilConfig, LayerMatch
@@ -254,3 +261,19 @@ def test_the_short_form_is_known_wherever_the_long_one_is() -> None:
         assert {"lora", "adapter"} <= set(known), name
     with pytest.raises(ConfigError, match="nothing to hold"):
         ContinualConfig(lora=LoraConfig(), ewc=1.0)
+
+
+def test_what_could_not_be_written_is_refused_before_it_is_trained(
+    desk: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "fit", lambda *given, **more: pytest.fail("trained"))
+    work = work_in(tmp_path / "first", model=desk[0], data=desk[1])
+    config = TuneClassifyConfig(ClassifyConfig(context=40), pooling="cls", adapter=AdapterConfig("prompt", tokens=2))
+    with pytest.raises(CheckpointError, match="PEFT classifies by the first position"):
+        catalogue.find("tune.classify")(config, work)
+    pairs = [{"source": "where is it", "target": "there"}] * 4
+    data = make_task(tmp_path / "data", "generate", pairs, pairs)
+    base = base_model(tmp_path / "base", "t5", ["where is it", "there"], head="lm")
+    work = work_in(tmp_path / "second", model=base, data=data)
+    with pytest.raises(CheckpointError, match="PEFT has one prefix for several layers"):
+        catalogue.find("tune.seq2seq")(TuneSeq2SeqConfig(adapter=AdapterConfig("prefix", tokens=2)), work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ from nacre.kernel.hf_files import HEAD, read_json, read_safetensors
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
 
-__all__ = ["CONFIG", "WEIGHTS", "load", "replaced", "save"]
+__all__ = ["CONFIG", "WEIGHTS", "check_savable", "load", "replaced", "save"]
 _OWN: dict[str, Method] = {"BOTTLENECK": "bottleneck", "BIAS": "bias"}
 _TOKENS = "embed.tokens.weight"
 
@@ -55,6 +55,25 @@ def save(module: nn.Module, folder: str | Path, base: str | None = None, *, name
     `base` is what PEFT calls the model it belongs to. Raises CheckpointError where there is no such adapter, and where
     something else is trained besides, which would be lost.
     """
+    told, tensors, beside, full = _described(module, base, name)
+    write(Path(folder), told, tensors, beside, base_digest(module, full))
+
+
+def check_savable(module: nn.Module) -> None:
+    """Raises CheckpointError, as `save` would, for the active adapter. Cheap: for use before a long training run."""
+    _described(module, None, None)
+
+
+class _Described(NamedTuple):
+    """`adapter_config.json`, the tensors, those that no class of `transformers` has, and what is trained in full."""
+
+    told: dict[str, Any]
+    tensors: dict[str, Tensor]
+    beside: dict[str, Tensor]
+    full: list[str]
+
+
+def _described(module: nn.Module, base: str | None, name: str | None) -> _Described:
     names = Names.of(module)
     name = _wanted(module, name)
     config = attached(module)[name]
@@ -75,7 +94,7 @@ def save(module: nn.Module, folder: str | Path, base: str | None = None, *, name
     told["modules_to_save"] = modules or None
     beside = {one: value.detach() for one, value in full.items() if names.beside(one)}
     tensors |= {prefix + one: value for one, value in whole.items()}
-    write(Path(folder), told, tensors, beside, base_digest(module, list(full)))
+    return _Described(told, tensors, beside, list(full))
 
 
 def load(module: nn.Module, folder: str | Path, *, name: str = DEFAULT, any_base: bool = False) -> list[str]:

@@ -40,7 +40,7 @@ def written(names: Names, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]
     if pair:
         raise CheckpointError(
             "PEFT has one prefix for several layers of an encoder-decoder, and here every layer has its own",
-            remedy="keep this prefix in a model folder (tune writes one), or tune a prompt or LoRA",
+            remedy="tune a prompt, LoRA or bottlenecks",
         )
     layers = _layers(names.module, [cast(Any, adapter) for _, adapter in found])
     tokens, heads, width = layers[0].keys.shape

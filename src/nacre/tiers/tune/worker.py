@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.errors import CheckpointError
-from nacre.kernel.adapters import adapted
+from nacre.kernel.adapters import adapted, peft
 from nacre.kernel.adapters.config import AdapterConfig, chosen
 from nacre.kernel.model import Kernel
 from nacre.progress import Scalar
@@ -89,6 +89,7 @@ def adapt(kernel: Kernel, config: AdapterConfig | None, work: Work) -> int:
     if config is None:
         return trained_part(kernel)[0]
     names = adapted.attach(kernel, config, generator_of("lora", work.seed))
+    peft.check_savable(kernel)
     trained, share = trained_part(kernel)
     work.progress.note("adapter", method=config.method, modules=len(names), trained=trained, share=share)
     work.declare(
