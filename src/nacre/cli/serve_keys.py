@@ -65,18 +65,26 @@ def add_database_option(parser: ArgumentParser) -> None:
     place.add_argument("--store", metavar="DIR", help="the store that is served (default: $NACRE_HOME, else .nacre)")
 
 
-def database_of(args: Namespace) -> str:
-    """The address that the two options name."""
-    from nacre.lifecycle.serve.state.database import default_address
+def database_of(args: Namespace, *, made: bool = False) -> str:
+    """The address that the two options name; UsageError where they name a file that is not there, unless it is to be
+    `made`: a mistyped place would be an empty one."""
+    from nacre.lifecycle.serve.state.database import default_address, local_file
 
-    return str(args.database or default_address(args.store))
+    address = str(args.database or default_address(args.store))
+    file = local_file(address)
+    if (args.database or args.store) and not made and file is not None and not file.exists():
+        raise UsageError(
+            f"there is no gateway database at {file}",
+            remedy="check --store or --database; nacre serve keys create NAME makes one",
+        )
+    return address
 
 
 def run(args: Namespace) -> int:
     _check(args)
     from nacre.lifecycle.serve.state.keys import KeyStore
 
-    store = KeyStore(database_of(args))
+    store = KeyStore(database_of(args, made=args.action == "create"))
     try:
         return _run(store, args)
     finally:

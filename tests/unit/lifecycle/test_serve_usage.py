@@ -220,6 +220,18 @@ def test_a_command_that_cannot_be_meant_says_what_to_write(words: tuple[str, ...
     assert error.value.remedy
 
 
+@pytest.mark.parametrize("words", [("keys", "list"), ("keys", "revoke", "bot"), ("keys", "rotate", "bot"), ("usage",)])
+@pytest.mark.parametrize("option", ["--store", "--database"])
+def test_a_mistyped_place_is_told_and_not_made(words: tuple[str, ...], option: str, tmp_path: Path) -> None:
+    verb, *rest = words
+    with pytest.raises(UsageError, match="no gateway database at") as error:
+        call(
+            {"keys": serve_keys, "usage": serve_usage}[verb], f"serve {verb}", *rest, option, str(tmp_path / "mistyped")
+        )
+    assert "--store" in (error.value.remedy or "")
+    assert not any(tmp_path.iterdir())
+
+
 def test_usage_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = stored(tmp_path, entry("a"), entry("b", money=None, our_tokens=99))
     where = ("--database", str(path))

@@ -107,24 +107,27 @@ def default_address(store: str | Path | None = None) -> str:
     return str(state_folder(store) / "gateway.db")
 
 
+def local_file(address: str) -> Path | None:
+    """The SQLite file of an address (a path or `sqlite:///PATH`), None for PostgreSQL's; ConfigError for another."""
+    scheme, separator, rest = address.partition("://")
+    if separator and scheme in ("postgresql", "postgres"):
+        return None
+    if separator and scheme != "sqlite":
+        raise ConfigError(
+            f"the database address begins with {scheme}://",
+            remedy="give the path of a SQLite file, or postgresql://USER:PASSWORD@HOST/NAME",
+        )
+    return Path(rest.removeprefix("/") if separator else address).expanduser()
+
+
 def connect(address: str | Path | None = None) -> Database:
     """A connection to a SQLite file (a path or `sqlite:///PATH`) or to `postgresql://...`, with the schema made.
 
     Raises ConfigError for an address that means nothing here or answers nothing.
     """
     text = str(address) if address is not None else default_address()
-    scheme, separator, rest = text.partition("://")
-    database: Database
-    if separator and scheme in ("postgresql", "postgres"):
-        database = PostgreSQL(text)
-    elif separator and scheme != "sqlite":
-        raise ConfigError(
-            f"the database address begins with {scheme}://",
-            remedy="give the path of a SQLite file, or postgresql://USER:PASSWORD@HOST/NAME",
-        )
-    else:
-        path = rest.removeprefix("/") if separator else text
-        database = SQLite(Path(path).expanduser())
+    file = local_file(text)
+    database: Database = SQLite(file) if file is not None else PostgreSQL(text)
     _check_schema(database)
     return database
 
