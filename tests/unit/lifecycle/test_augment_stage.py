@@ -92,6 +92,30 @@ def test_back_translation_by_an_engine(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_an_english_text_that_quotes_chinese_comes_back_in_english(tmp_path: Path) -> None:
+    data_in(tmp_path, [{"text": "What does the word 包裹 on my invoice mean, please?", "label": "invoice"}])
+    (tmp_path / "engine").mkdir()
+    answers = [
+        ["into French", "Que veut dire 包裹 sur ma facture"],
+        ["into English[^\n]*\n\nQue", "What is the meaning of 包裹 on my bill?"],
+        ["into Chinese", "发票上的包裹是什么意思？请告诉我，谢谢"],
+    ]
+    (tmp_path / "engine" / "engine.json").write_text(json.dumps({"engine": "echo", "answers": answers}))
+    config = AugmentConfig(back_translation=BackTranslation(via="French"))
+    augmented(config, work_in(tmp_path, engine=tmp_path / "engine"))
+    assert [row["text"] for row in read(tmp_path / "out" / "train.jsonl")][1:] == [
+        "What is the meaning of 包裹 on my bill?"
+    ]
+
+
+def test_chinese_is_mistyped_wherever_it_stands_in_the_data(tmp_path: Path) -> None:
+    pytest.importorskip("pypinyin")
+    late = {"text": "他她它是事市试，在再，做作坐", "label": "parcel"}
+    data_in(tmp_path, [{"text": f"an order numbered {number}", "label": "invoice"} for number in range(201)] + [late])
+    augmented(AugmentConfig(rates=Rates(characters=0.9), keep=False), work_in(tmp_path))
+    assert list(read(tmp_path / "out" / "train.jsonl"))[-1]["text"] != late["text"]
+
+
 def test_what_cannot_be_meant_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing is changed"):
         AugmentConfig()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from nacre.data.augment.neighbours import neighbours
 from nacre.data.augment.vary import Draws, Rates, Sources, homophones, vary, vary_tokens
 from nacre.data.read import read
 from nacre.data.rows import Row
+from nacre.data.tokenizer_report import language_of
+from nacre.data.words import HAN
 from nacre.data.write import write_json, write_jsonl
 from nacre.engine.protocol import Engine, Message, Sampling
 from nacre.errors import ConfigError, DataError
@@ -20,6 +23,7 @@ from nacre.lifecycle.prepare.augment import AugmentConfig, BackTranslation
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
 
+_HAN = re.compile(f"[{HAN}]")
 SPLITS = ("train", "valid", "test")
 _REQUEST = "Translate into {language}. Answer with the translation alone.\n\n{text}"
 _BATCH = 64
@@ -59,7 +63,7 @@ def _sources(config: AugmentConfig, texts: Sequence[str]) -> Sources:
     if rates is None:
         return Sources()
     near = neighbours(texts, config.synonyms) if rates.synonyms else {}
-    has_han = rates.characters and any("\u4e00" <= one <= "\u9fff" for text in texts[:200] for one in text)
+    has_han = rates.characters and any(map(_HAN.search, texts))
     return Sources(near, homophones(texts) if has_han else {})
 
 
@@ -115,7 +119,7 @@ def _back_translated(rows: Sequence[Row], config: AugmentConfig, work: Work, tal
         )
     with work.engines.open(work.inputs["engine"]) as engine:
         away = _translated(engine, texts, [how.via] * len(texts), how)
-        home = ["Chinese" if any("\u4e00" <= one <= "\u9fff" for one in text) else "English" for text in texts]
+        home = ["Chinese" if language_of(text) == "zh" else "English" for text in texts]
         back = _translated(engine, away, home, how)
     made: list[Row] = []
     for row, text, version in zip(rows, texts, back, strict=True):
