@@ -1,6 +1,9 @@
 """Strict building of config dataclasses from plain values (YAML, JSON, `--set`): all mistakes at once, with remedies.
 
 Types are not guessed: a string is no number, a number is no string. Lists fill tuples, strings fill paths and enums.
+Of a section that is given in part, the rest is what the section is by default where it stands: three epochs, of
+`train: TrainConfig = TrainConfig(epochs=3)` with `{lr: 1e-3}`. A dataclass may name in `INSTEAD` groups of fields of
+which any that is given stands for all (`max_steps` for the default `epochs`).
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def try_build(kind: type[T], values: Mapping[str, Any], where: str) -> tuple[T |
     """The dataclass, or the list of all mistakes."""
     problems = list(_unknown_keys(kind, values, where))
     try:
-        text = json.dumps(values, ensure_ascii=True)
+        text = json.dumps(_completed(kind, values), ensure_ascii=True)
         built: T | None = _adapter(kind).validate_json(text, strict=True)
     except TypeError as error:
         return None, [*problems, Problem(where, f"a value is no plain YAML: {error}", "use numbers, strings and lists")]
@@ -69,6 +72,33 @@ def try_build(kind: type[T], values: Mapping[str, Any], where: str) -> tuple[T |
 def plain(config: Any) -> Any:
     """A config as JSON values, every default filled in: what fingerprints and records hold."""
     return _adapter(type(config)).dump_python(config, mode="json")
+
+
+def _completed(kind: Any, values: Any, default: Any = None) -> Any:
+    """`values` with what `default`, an instance of `kind`, has otherwise than the dataclass itself."""
+    if not isinstance(values, Mapping):
+        return values
+    hints, found = get_type_hints(kind), dict(values)
+    for one in fields(kind):
+        own = one.default if one.default_factory is MISSING else one.default_factory()
+        stands = own if default is None else getattr(default, one.name)
+        if one.name in values:
+            section = _section(hints[one.name])
+            if section is not None:
+                found[one.name] = _completed(section, values[one.name], stands if isinstance(stands, section) else None)
+        elif stands != own and not _is_replaced(kind, one.name, values):
+            found[one.name] = plain(default)[one.name]
+    return found
+
+
+def _section(kind: Any) -> type | None:
+    """The dataclass that a field is, or is when it is given."""
+    found = [one for one in get_args(kind) or (kind,) if isinstance(one, type) and is_dataclass(one)]
+    return found[0] if len(found) == 1 and get_origin(kind) in (None, Union, types.UnionType) else None
+
+
+def _is_replaced(kind: Any, name: str, values: Mapping[str, Any]) -> bool:
+    return any(name in group and not values.keys().isdisjoint(group) for group in getattr(kind, "INSTEAD", ()))
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from nacre.errors import ConfigError, closest
 
@@ -24,6 +24,8 @@ class TrainConfig:
     reached ends the run. A run bounded by seconds follows the clock in its schedule too, so only runs bounded by
     steps or epochs are reproducible.
     """
+
+    INSTEAD: ClassVar = (("max_steps", "epochs", "max_seconds"),)  # a length that is given is the only one
 
     # Length.
     max_steps: int | None = None  # optimiser steps

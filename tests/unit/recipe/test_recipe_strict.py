@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import toy_stages
@@ -19,6 +19,7 @@ from nacre.recipe.recipe import load
 from nacre.recipe.references import open_store
 from nacre.recipe.run import RunOptions, run
 from nacre.recipe.stage import Input, Work, stage
+from nacre.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,52 @@ class Outer:
     listed: list[Inner] = field(default_factory=list)
     text: str = ""
     flag: bool = False
+
+
+@dataclass(frozen=True)
+class Long:
+    INSTEAD: ClassVar = (("steps", "epochs"),)
+
+    steps: int | None = None
+    epochs: float | None = None
+    sizes: tuple[int, ...] = (1,)
+    inner: Inner = Inner()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Sections that are here by default otherwise than everywhere."""
+
+    long: Long = field(default_factory=lambda: Long(epochs=3, sizes=(4, 5), inner=Inner(7)))
+
+
+@dataclass(frozen=True)
+class Around:
+    plain: Long = Long()
+    standing: Standing | None = None
+
+
+def test_a_section_given_in_part_keeps_the_defaults_of_its_place() -> None:
+    whole = Long(epochs=3, sizes=(4, 5), inner=Inner(7))
+    assert build(Standing, {}, "x").long == whole
+    assert build(Standing, {"long": {}}, "x").long == whole
+    assert build(Standing, {"long": {"sizes": [2]}}, "x").long == replace(whole, sizes=(2,))
+    assert build(Standing, {"long": {"inner": {}, "epochs": 1}}, "x").long == replace(whole, epochs=1)
+    assert build(Standing, {"long": {"inner": {"n": 1}}}, "x").long.inner == Inner(1)  # the dataclass's own, said aloud
+    assert build(Around, {"standing": {"long": {"sizes": [2]}}}, "x").standing == Standing(replace(whole, sizes=(2,)))
+    assert build(Around, {"plain": {"sizes": [2]}}, "x").plain == Long(sizes=(2,))
+    # Steps that are given are the length, not one more bound beside the epochs of the default.
+    assert build(Standing, {"long": {"steps": 9}}, "x").long == replace(whole, steps=9, epochs=None)
+
+
+def test_a_stage_trains_as_long_as_its_default_says_unless_told() -> None:
+    kind = catalogue.find("tune.classify").config_type
+    assert build(kind, {"train": {"lr": 1e-3}}, "x").train == TrainConfig(epochs=3, lr=1e-3)
+    assert build(kind, {"train": {"max_steps": 5}}, "x").train == TrainConfig(max_steps=5)
+    folds = build(catalogue.find("tune.crossvalidate").config_type, {"tune": {"train": {"lr": 1e-3}}}, "x")
+    assert folds.tune.train.epochs == 3
+    solve = build(catalogue.find("tune.solve").config_type, {"bottleneck": {"width": 4}}, "x")
+    assert (solve.bottleneck.method, solve.bottleneck.width) == ("bottleneck", 4)
 
 
 @pytest.mark.parametrize(

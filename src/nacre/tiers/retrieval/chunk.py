@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 from nacre.errors import ConfigError
 from nacre.tiers.retrieval.document import Heading, Part
@@ -30,6 +30,8 @@ class ChunkConfig:
     `overlap`: how much of a chunk's end the next one repeats, in whole sentences. `short`: what stands before a heading
     is kept in one chunk with what follows when it is at most this share of the size.
     """
+
+    INSTEAD: ClassVar = (("size", "overlap"),)  # of a size that is given no other size's overlap is kept
 
     size: int = 220
     overlap: int = 30
