@@ -43,6 +43,11 @@ class Checkpoints:
         found = [_FOLDER.fullmatch(path.name) for path in self.folder.iterdir()]
         return sorted(int(match[1]) for match in found if match)
 
+    def good(self, step: int) -> str:
+        """What is left of a run that diverged with the weights of `step`, in words: the newest checkpoint before it."""
+        before = [one for one in self.steps() if one < step]
+        return f"the last good checkpoint is {self.path(before[-1])}" if before else "no checkpoint was good"
+
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Writes the checkpoint of `step`: under another name first, renamed when every byte is on the disk.
 

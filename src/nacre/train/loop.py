@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nacre.errors import CheckpointError, ConfigError, DataError
+from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError
 from nacre.progress import Progress, Silent
 from nacre.train.checkpoint import Checkpoints
 from nacre.train.config import NEUTRAL, TrainConfig
@@ -167,8 +167,11 @@ class Trainer:
 
     def _check(self, step: int) -> None:
         """Raises TrainingError when the run cannot or should not go on; a GPU is waited for."""
-        self.meter.check()
-        self.task.objective.watch(step)
+        try:
+            self.meter.check()
+            self.task.objective.watch(step)
+        except TrainingError as error:
+            raise TrainingError(error.message, remedy=f"{error.remedy}; {self.checkpoints.good(self.step)}") from error
 
     def _after_step(self) -> None:
         self.step += 1

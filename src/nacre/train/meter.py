@@ -40,8 +40,7 @@ class Meter:
                 raise TrainingError(
                     f"step {self.steps[i] + 1}: the loss is {loss / max(1, self.counts[i]):g} and the norm of the "
                     f"gradient {norm:g}",
-                    remedy="lower lr or clip_norm, lengthen warmup, or set precision to float32; the last good "
-                    "checkpoint is kept",
+                    remedy="lower lr or clip_norm, lengthen warmup, or set precision to float32",
                 )
         self._checked = len(self.steps)
 

@@ -295,6 +295,8 @@ def test_a_margin_that_never_varies_stops_the_run_and_keeps_its_checkpoint(tmp_p
     with pytest.raises(TrainingError, match=r"step 5: the margin has been .* in 5 steps: nothing is learnt") as caught:
         train(policy, made, examples, config, folder=tmp_path)
     assert "adapters" in caught.value.remedy
+    # The weights of step 4 are those that the fault was seen with.
+    assert caught.value.remedy.endswith(f"; the last good checkpoint is {tmp_path / 'step-00000002'}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 

@@ -136,9 +136,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     kernel = StubKernel()
     with pytest.raises(TrainingError, match="step 8: the loss is nan") as error:
         train(kernel, Exploding(8), examples(40), config(checkpoint_every=3), folder=tmp_path)
-    assert "checkpoint" in error.value.remedy
+    assert error.value.remedy.endswith(f"; the last good checkpoint is {tmp_path / 'step-00000006'}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]
     assert all(bool(weight.isfinite().all()) for weight in kernel.parameters())
+
+
+def test_a_run_that_diverges_at_once_promises_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 1: the loss is nan") as error:
+        train(StubKernel(), Exploding(1), examples(40), config(checkpoint_every=3), folder=tmp_path)
+    assert error.value.remedy.endswith("; no checkpoint was good")
 
 
 class Scripted(NextId):

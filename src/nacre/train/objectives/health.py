@@ -37,7 +37,7 @@ class Health:
             raise TrainingError(
                 f"step {step}: the good answers are {float(self._fall):.1f} nats per token less likely than at first "
                 f"(max_fall is {self.max_fall:g}): the run diverges",
-                remedy="lower lr, or raise beta (DPO, KTO); the last good checkpoint is kept",
+                remedy="lower lr, or raise beta (DPO, KTO)",
             )
         if self._varied or self._range is None:
             return
