@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Frames that writing JSON may nest, some five for each parent of a parent; the stack of a thread has room for more.
 _DEEPEST_JSON = 12_000
 
+_LONG_LICENCE = 40  # characters
+
 HELP = """
 Walks an artifact back to raw data: every parent with its relation, content digest, basis (how we know) and licence.
 Warns of bytes that changed since they were used, of parents that are gone, and of licences that are unclear or
@@ -84,12 +86,13 @@ def _diff(args: Namespace, store: Store) -> int:
 def _tree(root: Node) -> Iterator[str]:
     """One line per artifact; those told before are not unfolded again."""
     told: set[tuple[str, str | None]] = set()
+    licences: dict[str, int] = {}  # the long ones, each printed once, below the tree
     pending = [(root, "", "")]  # what stands before the line itself, and before those below it
     while pending:
         node, lead, follow = pending.pop()
         key = (node.ref, node.digest)
         again = bool(node.parents) and key in told
-        yield lead + _line(node) + ("  (parents above)" if again else "")
+        yield lead + _line(node, licences) + ("  (parents above)" if again else "")
         if again:
             continue
         told.add(key)
@@ -98,14 +101,19 @@ def _tree(root: Node) -> Iterator[str]:
             (parent, follow + mark, follow + room) for parent, (mark, room) in zip(node.parents, marks, strict=False)
         ]
         pending += reversed(below)
+    yield from (f"licence [{number}]: {licence}" for licence, number in licences.items())
 
 
-def _line(node: Node) -> str:
+def _line(node: Node, licences: dict[str, int]) -> str:
+    """The line of an artifact. Of a long licence it holds a number, by which the licence goes into `licences`."""
     known = f" ({node.relation_basis})" if node.relation_basis and not node.inferred else ""
     relation = f"{node.relation}{known} " if node.relation else ""
     digest = (node.digest or "no digest").removeprefix("sha256:")[:12]
     made = f"  {node.record.stage}" if node.record and node.record.stage else ""
-    licence = f"  licence: {node.licence}" if node.licence else ""
+    stated = node.licence or ""
+    if len(stated) > _LONG_LICENCE:
+        stated = f"[{licences.setdefault(stated, len(licences) + 1)}]"
+    licence = f"  licence: {stated}" if stated else ""
     origin = f"  origin: {node.origin}" if node.origin else ""
     basis = coloured(f"inferred{_sure(node)}", "yellow") if node.inferred else node.basis
     against = "  " + coloured(f"disputed: {node.disputed}", "red") if node.disputed else ""

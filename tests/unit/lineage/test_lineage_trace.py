@@ -57,6 +57,16 @@ def test_a_tree_is_told_as_it_stands() -> None:
     assert not any("parents_above" in one for one in unfolded(told))
 
 
+def test_a_long_licence_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    store, long = Store(), "CC BY 4.0 AND the terms of somebody, read by somebody else"
+    put(store, "bound", {"a": "b"}, licence="MIT")
+    put(store, "rows", {"a": "c"}, licence=long, parents=(Parent("made_from", "bound@1"),))
+    put(store, "model", {"a": "d"}, licence=long, parents=(Parent("trained_on", "rows@1"),))
+    main(["trace", "model"])
+    tree = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.partition("licence")[2] for line in tree] == [": [1]", ": [1]", ": MIT", f" [1]: {long}"]
+
+
 def test_a_long_chain_is_traced(capsys: pytest.CaptureFixture[str]) -> None:
     chain(Store(), DEEP)
     for form in ((), ("--mermaid",), ("--json",)):
