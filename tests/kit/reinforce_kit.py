@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nacre.data.tokenizer import Tokenizer, TokenizerConfig, train
+from nacre.engine.room import EngineRoom
 from nacre.kernel import hf
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
@@ -95,7 +96,14 @@ def settings(**changes: Any) -> dict[str, Any]:
     return plain
 
 
-def run(place: Path, inputs: dict[str, Path], method: str = "grpo", seed: int = 0, **changes: Any) -> dict[str, Any]:
+def run(
+    place: Path,
+    inputs: dict[str, Path],
+    method: str = "grpo",
+    seed: int = 0,
+    engines: EngineRoom | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
     """Runs the stage; its metrics. The artifact is in `place/out`, its scratch in `place/scratch`."""
     step = find(f"tune.{method}")
     config = build(step.config_type, settings(**changes), method)
@@ -103,7 +111,7 @@ def run(place: Path, inputs: dict[str, Path], method: str = "grpo", seed: int = 
     out.mkdir(parents=True, exist_ok=True)
     if step.check is not None:
         step.check(config, inputs)
-    return dict(step(config, Work(inputs, out, place / "scratch", seed=seed)))
+    return dict(step(config, Work(inputs, out, place / "scratch", seed=seed, engines=engines or EngineRoom())))
 
 
 def history(place: Path) -> list[dict[str, Any]]:

@@ -19,8 +19,10 @@ from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError,
 from nacre.kernel import hf
 from nacre.lineage.digest import digest_folder
 from nacre.lineage.store import Store
+from nacre.progress import Silent
 from nacre.tiers.tune.reinforce.health import Health
 from nacre.tiers.tune.reinforce.prompts import PromptReader
+from nacre.train.checkpoint import Checkpoints
 
 HIGH = tuple("56789")
 
@@ -89,11 +91,20 @@ def test_the_artifact_is_a_model_without_the_value_head(tmp_path: Path, given: d
 # --- resume
 
 
+def _critic(place: Path) -> dict[str, list[float]]:
+    """The value head in the newest checkpoint of a run."""
+    state = Checkpoints(place / "scratch").latest(Silent())
+    assert state is not None
+    weights = state["learner"]["weights"].items()
+    return {name: weight.flatten().tolist() for name, weight in weights if "value_head" in name}
+
+
 @pytest.mark.parametrize("method", ["grpo", "ppo"])
 def test_killed_anywhere_it_is_resumed_to_the_same_bytes(tmp_path: Path, given: dict[str, Path], method: str) -> None:
     changes: dict[str, Any] = {"kl": {"coefficient": 0.1, "target": 0.05}, "loop": {"iterations": 4, "eval_every": 2}}
     run(tmp_path / "whole", given, method, **changes)
-    wanted = digest_folder(tmp_path / "whole" / "out")
+    wanted, critic = digest_folder(tmp_path / "whole" / "out"), _critic(tmp_path / "whole")
+    assert any(any(values) for values in critic.values()) == (method == "ppo")
     kills = 0
     for fatal in (12, 45, 80):
         place = tmp_path / f"killed-{fatal}"
@@ -107,6 +118,7 @@ def test_killed_anywhere_it_is_resumed_to_the_same_bytes(tmp_path: Path, given: 
         for file in (place / "out").glob("*"):  # the runner empties it
             file.unlink()
         run(place, given, method, **changes)
+        assert _critic(place) == critic, "its weights as they were, bit for bit"
         assert digest_folder(place / "out") == wanted
     assert kills >= 2
 
@@ -259,6 +271,8 @@ def test_what_cannot_work_is_refused_with_the_reason(tmp_path: Path, given: dict
     refused(ConfigError, "the weight of exact is 0", rewards={"exact": {"weight": 0.0}})
     refused(ConfigError, "no reward model is given", rewards={"model": {}})
     refused(ConfigError, "length.limit 9 is above", rewards={"length": {"limit": 9, "margin": 2}})
+    with pytest.raises(ConfigError, match="leaves no room for a prompt"):
+        run(tmp_path / "full", given, rollouts={"max_new_tokens": 48})
     refused(DataError, "has no tests", rewards={"tests": {}})
     data = prompts(tmp_path / "texts", [{"text": "a"}])
     refused(DataError, "these rows are no prompts", given | {"data": data})

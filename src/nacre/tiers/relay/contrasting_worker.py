@@ -20,8 +20,9 @@ from nacre.engine.protocol import Engine, Message, Sampling
 from nacre.errors import DataError
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
+from nacre.tiers.asking.services import generated
 from nacre.tiers.relay.teaching import ContrastConfig
-from nacre.tiers.relay.teaching_worker import generated, question_of
+from nacre.tiers.relay.teaching_worker import question_of
 
 
 def contrast_answers(config: ContrastConfig, work: Work) -> dict[str, Scalar]:

@@ -9,10 +9,10 @@ from typing import Literal
 
 from nacre.data.scrub import ScrubConfig
 from nacre.engine.room import Budget
-from nacre.engine.settings import ENGINE_FILE, read_engine_file
 from nacre.errors import ConfigError
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
+from nacre.tiers.asking.services import check_terms
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,10 @@ class CollectConfig:
             raise ConfigError("names holds a name of less than two characters", remedy="name the teacher and its maker")
 
 
-def is_remote(engine: Path) -> bool:
-    """Whether the folder of an engine says that somebody else's machine answers."""
-    return (engine / ENGINE_FILE).is_file() and "address" in read_engine_file(engine)
-
-
 def check_collect(config: CollectConfig, inputs: Mapping[str, Path]) -> None:
     """A remote teacher has terms, which somebody must have read."""
-    if "teacher" in inputs and is_remote(inputs["teacher"]) and not config.terms.strip():
-        raise ConfigError(
-            "the teacher is a service, and nothing is said of its terms of use",
-            remedy='read whether they allow to train on its answers, and say so: terms: "ADDRESS, read on DATE: yes"',
-        )
+    if "teacher" in inputs:
+        check_terms(inputs["teacher"], config.terms, "teacher")
 
 
 @stage(

@@ -15,11 +15,12 @@ from nacre.data.report import DropReport, Step
 from nacre.data.rows import Row
 from nacre.data.scrub import answers, scrub
 from nacre.data.write import write_json, write_jsonl
-from nacre.engine.protocol import Engine, EngineError, Generation, Message, Prompt, Sampling
+from nacre.engine.protocol import Engine, Generation, Message, Prompt, Sampling
 from nacre.errors import DataError
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.relay.teaching import CollectConfig, is_remote
+from nacre.tiers.asking.services import generated, tell_terms
+from nacre.tiers.relay.teaching import CollectConfig
 
 ASK = "ask"
 _PLAIN = ("prompt", "question", "instruction", "query", "source", "text")
@@ -56,7 +57,7 @@ def collect_answers(config: CollectConfig, work: Work) -> dict[str, Scalar]:
     seen: set[str] = set()
     room = work.engines.within(config.budget)
     with room.open(work.inputs["teacher"], remote=False) as teacher:
-        _tell(config, teacher, work)
+        tell_terms(teacher, "teacher", config.terms, work)
         for split in config.splits:
             file = work.inputs["prompts"] / f"{split}.jsonl"
             if not file.is_file():
@@ -74,14 +75,6 @@ def collect_answers(config: CollectConfig, work: Work) -> dict[str, Scalar]:
     write_json(work.out / "report.json", {"task": "teach", "teacher": dict(models), **report.to_dict()})
     dropped = sum(step.rows_dropped for step in report.steps.values())
     return {**metrics, "dropped": dropped, "teacher": name, "requests": spent.requests, "money": round(spent.money, 6)}
-
-
-def _tell(config: CollectConfig, teacher: Engine, work: Work) -> None:
-    """What the teacher's terms are, before anything is sent; and in the record."""
-    remote, terms = is_remote(work.inputs["teacher"]), config.terms.strip()
-    said = terms or ("none given" if remote else "none given: it runs on this machine")
-    work.progress.note("terms of use", teacher=teacher.name, terms=said)
-    work.declare(note=f"answers by {teacher.name}; terms of use: {said}")
 
 
 def _taught(
@@ -135,18 +128,6 @@ def _answered(
             yield row
         done += len(part)
         work.progress.update(done, None, asked=done, requests=work.engines.spent.requests)
-
-
-def generated(teacher: Engine, prompts: Sequence[Prompt], how: Sampling) -> list[Generation | None]:
-    """One answer per prompt; None where the request was at fault. What was answered stays in the cache."""
-    try:
-        return list(teacher.generate(prompts, how))
-    except EngineError as error:
-        if not error.blames_the_request:
-            raise
-        if len(prompts) == 1:
-            return [None]
-    return [answer for prompt in prompts for answer in generated(teacher, [prompt], how)]
 
 
 def _problem(answer: Generation, config: CollectConfig) -> str | None:

@@ -12,6 +12,7 @@ from nacre.errors import CheckpointError, ConfigError, DataError, UsageError
 from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
+from nacre.tiers.asking.services import check_terms
 from nacre.tiers.tune.preferring import check_template, config_of
 from nacre.tiers.tune.reinforce.config import GrpoConfig, PpoConfig, RewardsConfig, Settings
 
@@ -20,6 +21,7 @@ _INPUTS = {
     "tokenizer": Input("tokenizer", "tokenized_by", optional=True),
     "data": Input("dataset", "trained_on"),
     "reward_model": Input("model", "aligned_with", optional=True),
+    "judge": Input("any", "aligned_with", optional=True),
 }
 
 
@@ -61,14 +63,7 @@ def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> 
     """What can be known before: that the model writes, the template, that the rewards have what they judge by."""
     _check_alone()
     chosen(config.lora, config.adapter)
-    if config.rewards.model is not None and inputs and "reward_model" not in inputs:
-        raise ConfigError(
-            "rewards.model: no reward model is given", remedy="name one under inputs: reward_model (from tune.reward)"
-        )
-    if config.rewards.model is None and "reward_model" in inputs:
-        raise ConfigError(
-            "a reward model is given, and nothing is rewarded by it", remedy="add model: {} under rewards"
-        )
+    _check_judges(config.rewards, inputs)
     model = config_of(inputs.get("model"))
     if model is not None and (model.head != "lm" or (model.layout != "decoder" and isinstance(config, PpoConfig))):
         raise CheckpointError(
@@ -77,6 +72,26 @@ def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> 
         )
     check_template(config.template, inputs)
     _check_rows(config.rewards, inputs)
+
+
+def _check_judges(rewards: RewardsConfig, inputs: Mapping[str, Path]) -> None:
+    """The models that judge are given where they are named, and the other way round; a service with its terms."""
+    if rewards.model is not None and inputs and "reward_model" not in inputs:
+        raise ConfigError(
+            "rewards.model: no reward model is given", remedy="name one under inputs: reward_model (from tune.reward)"
+        )
+    if rewards.model is None and "reward_model" in inputs:
+        raise ConfigError(
+            "a reward model is given, and nothing is rewarded by it", remedy="add model: {} under rewards"
+        )
+    if rewards.judge is not None and inputs and "judge" not in inputs:
+        raise ConfigError(
+            "rewards.judge: no engine is given", remedy="name one under inputs: judge (an address, or a model)"
+        )
+    if rewards.judge is None and "judge" in inputs:
+        raise ConfigError("a judge is given, and not asked", remedy="add judge: {rubric: ...} under rewards")
+    if rewards.judge is not None and "judge" in inputs:
+        check_terms(inputs["judge"], rewards.judge.terms, "judge")
 
 
 def _check_alone() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import deepcopy
+from statistics import fmean
 
 from nacre.data.chat.template import ChatTemplate
+from nacre.errors import ConfigError
 from nacre.kernel import hf
 from nacre.kernel.adapters import adapted
 from nacre.kernel.adapters.config import chosen
@@ -32,10 +34,15 @@ from nacre.train.result import training_flops
 
 def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Scalar]:
     """The model of the step, reinforced; `rollouts.jsonl` and `training.json` lie beside the weights."""
+    with closing(Rewards(config.rewards, work)) as rewards:
+        return _reinforced(config, rewards, work) | rewards.costs()
+
+
+def _reinforced(config: TuneReinforceConfig, rewards: Rewards, work: Work) -> dict[str, Scalar]:
     kernel, tokenizer = load_kernel(work.inputs["model"], work), load_tokenizer(work)
     template = template_of(config.template, tokenizer, work)
     settings = settings_of(config)
-    roller = Roller(tokenizer, Rewards(config.rewards, work), config.rollouts, work.seed)
+    roller = Roller(tokenizer, rewards, config.rollouts, work.seed)
     policy = Policy(
         roller.sampling,
         config.policy,
@@ -51,6 +58,12 @@ def tune_reinforced(config: TuneReinforceConfig, work: Work) -> Mapping[str, Sca
     longest = config.rollouts.max_prompt
     if kernel.room is not None and kernel.config.layout == "decoder":
         longest = min(longest, kernel.room - config.rollouts.max_new_tokens)
+    if longest < 1:
+        raise ConfigError(
+            f"rollouts.max_new_tokens {config.rollouts.max_new_tokens} leaves no room for a prompt: the model takes "
+            f"{kernel.room} tokens",
+            remedy="lower rollouts.max_new_tokens",
+        )
     rows, reader = rows_of(work.inputs["data"], config.limit), PromptReader(tokenizer, template, kernel.config, longest)
     prompts = reader.read(rows.train, roller.rewards.needs, "the training prompts")
     valid = reader.read(rows.valid, roller.rewards.needs, "the validation prompts") if rows.valid else []
@@ -103,6 +116,8 @@ def _kept(
     metrics: dict[str, Scalar] = {"iterations": outcome.iterations, "steps": outcome.steps, "stopped": outcome.stopped}
     metrics["reward_first"], last = round(rewards[0]["reward"], 4), rewards[-1]
     metrics |= {name: round(last[name], 4) for name in ("reward", "kl", "entropy", "cut") if name in last}
+    for name in (one for one in last if one.endswith("_unscored")):
+        metrics[name.removeprefix("reward_")] = round(fmean(row[name] for row in rewards), 4)
     metrics["mismatch_largest"] = round(max(row["mismatch_largest"] for row in rewards), 6)
     if looks:
         metrics |= {f"{name}_first": round(value, 4) for name, value in looks[0].items() if name != "iteration"}

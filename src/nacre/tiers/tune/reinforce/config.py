@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Literal
 
+from nacre.engine.room import Budget
 from nacre.errors import ConfigError
 from nacre.train.config import TrainConfig
 
@@ -104,6 +105,35 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """What the engine given as the step's input `judge` says of an answer by the `rubric`: a number from `low` to
+    `high`, of which 0 is made at `low` and 1 at `high`. It is asked greedily, with `max_tokens` to say why and what.
+
+    An answer that it gave no such number, or could not be asked about, is not punished for that: it earns the mean of
+    the others to its prompt. Such answers are counted, and more than the share `most_unscored` of those asked about at
+    once stops the run. `terms` and `budget` as in `teach.collect`.
+    """
+
+    rubric: str
+    low: float = 0.0
+    high: float = 10.0
+    weight: float = 1.0
+    max_tokens: int = 256
+    most_unscored: float = 0.1
+    terms: str = ""
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        _above("judge", self, "max_tokens")
+        if not self.rubric.strip():
+            raise ConfigError("judge: the rubric is empty", remedy="say in words which answers are good and which bad")
+        if not -inf < self.low < self.high < inf:
+            raise ConfigError(f"judge: {self.low:g} to {self.high:g} is no range", remedy="give low < high")
+        if not 0 <= self.most_unscored < 1:
+            raise ConfigError(f"judge: most_unscored is {self.most_unscored}", remedy="give a share below 1, 0.1 say")
+
+
+@dataclass(frozen=True)
 class RewardsConfig:
     """What answers earn: the weighted sum of the parts that are given. Every part is logged on its own."""
 
@@ -113,6 +143,7 @@ class RewardsConfig:
     tests: Programs | None = None
     length: Length | None = None
     model: Model | None = None
+    judge: Judge | None = None
 
     def __post_init__(self) -> None:
         if not self.parts:

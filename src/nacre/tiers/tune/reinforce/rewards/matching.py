@@ -19,11 +19,15 @@ _NUMBER = re.compile(r"(?<![\d.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 _MINUS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FULLWIDTH HYPHEN-MINUS}": "-", "\N{EN DASH}": "-"})
 
 
-def last_number(text: str) -> Decimal | None:
-    """The last number in a text, Chinese full-width digits included; None where there is none."""
+def numbers(text: str) -> list[Decimal]:
+    """The numbers in a text, Chinese full-width digits included."""
     plain = unicodedata.normalize("NFKC", text).translate(_MINUS)
-    found = _NUMBER.findall(plain)
-    return Decimal(found[-1].replace(",", "")) if found else None
+    return [Decimal(one.replace(",", "")) for one in _NUMBER.findall(plain)]
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in a text; None where there is none."""
+    return found[-1] if (found := numbers(text)) else None
 
 
 def _wanted(expected: Any) -> list[str]:
