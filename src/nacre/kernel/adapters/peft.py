@@ -33,6 +33,7 @@ from nacre.kernel.adapters.peft_files import (
     base_digest,
     check_base,
     check_values,
+    is_base,
     refuse_lora,
     require_weights,
     write,
@@ -44,7 +45,7 @@ from nacre.kernel.hf_files import HEAD, read_json, read_safetensors
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
 
-__all__ = ["CONFIG", "WEIGHTS", "check_savable", "load", "replaced", "save"]
+__all__ = ["CONFIG", "WEIGHTS", "check_savable", "load", "made_for", "replaced", "save"]
 _OWN: dict[str, Method] = {"BOTTLENECK": "bottleneck", "BIAS": "bias"}
 _TOKENS = "embed.tokens.weight"
 
@@ -139,16 +140,25 @@ def load(module: nn.Module, folder: str | Path, *, name: str = DEFAULT, any_base
 
 def replaced(module: nn.Module, folder: str | Path) -> list[str]:
     """The parameters of `module` in whose place `load` would put those of an adapter's folder, such as the head."""
-    names, folder = Names.of(module), Path(folder)
-    given = read_json(folder / CONFIG)
+    values = _replacing(module, Path(folder))
+    check_values(values, module.state_dict())
+    return list(values)
+
+
+def made_for(module: nn.Module, folder: str | Path) -> bool | None:
+    """Whether an adapter's folder says that it was made for the weights of `module`; None where it does not say, as
+    those that PEFT wrote."""
+    return is_base(module, Path(folder), list(_replacing(module, Path(folder))))
+
+
+def _replacing(module: nn.Module, folder: Path) -> dict[str, Tensor]:
+    names, given = Names.of(module), read_json(folder / CONFIG)
     stored = _stored(folder, given)
     if given["peft_type"] == "LORA":
         _, rest = peft_lora.pairs_of(names, stored)
     else:
         rest = {key: value for key, value in stored.items() if not _is_part(key, given)}
-    values = _whole(names, rest, folder)
-    check_values(values, module.state_dict())
-    return list(values)
+    return _whole(names, rest, folder)
 
 
 def _wanted(module: nn.Module, name: str | None) -> str:

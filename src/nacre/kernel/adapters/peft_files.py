@@ -21,7 +21,7 @@ from nacre.lineage.durable import write_atomic
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _DIGESTED = 4096  # numbers of each parameter that tell one base from another
-_BASE = "base.json"  # a file of its own: PEFT warns of keys it does not know, and safetensors shuffles its metadata
+BASE = "base.json"  # a file of its own: PEFT warns of keys it does not know, and safetensors shuffles its metadata
 
 # Keys of LoRA's config that do not change what the adapter computes, given its tensors.
 _HARMLESS = frozenset(
@@ -49,7 +49,7 @@ def write(
     for file in (folder / WEIGHTS, folder / HEAD):
         if file.is_file():
             file.chmod(0o644)  # safetensors makes a file for its owner alone
-    write_atomic(folder / _BASE, (json.dumps({"base": base}) + "\n").encode())
+    write_atomic(folder / BASE, (json.dumps({"base": base}) + "\n").encode())
     write_atomic(folder / CONFIG, (json.dumps(described, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -66,14 +66,17 @@ def check_base(module: nn.Module, folder: Path, full: Sequence[str]) -> None:
 
     `full`: parameters that the adapter replaces, which may differ. Nothing is said of adapters that PEFT wrote.
     """
-    made_for = str(read_json(folder / _BASE).get("base")) if (folder / _BASE).is_file() else ""
-    if made_for.partition(":")[0] != _kind(module):
-        return
-    if made_for != base_digest(module, full):
+    if is_base(module, folder, full) is False:
         raise CheckpointError(
             f"the adapter in {folder} was made for a model with other weights",
             remedy="load the model that it was made for; to use it here all the same: load(..., any_base=True)",
         )
+
+
+def is_base(module: nn.Module, folder: Path, full: Sequence[str]) -> bool | None:
+    """Whether the adapter says that it was made for the weights of `module`; None where it says nothing of such."""
+    made_for = str(read_json(folder / BASE).get("base")) if (folder / BASE).is_file() else ""
+    return made_for == base_digest(module, full) if made_for.partition(":")[0] == _kind(module) else None
 
 
 def base_digest(module: nn.Module, full: Sequence[str]) -> str:

@@ -105,10 +105,10 @@ _WEIGHTS: Mapping[str, str] = {
     "the best rotation between the embeddings has a trace of {s:.3f} of its size":
         "两个词嵌入之间的最佳旋转，其迹为最大值的 {s:.3f}",
     # the stage's verdicts
-    "{ref} is an adapter without weights of its own; {where}: merge them and audit the result":
-        "{ref} 是适配器，本身没有完整权重；{where}：请先合并再审计",
-    "its base is {base}": "其基座为 {base}",
-    "its base is not at hand": "其基座不在手边",
+    "nothing in {ref} tells for which weights it was made, and the finding rests on those of {base}: merge them "
+    "and audit the result to ask about the two together":
+        "{ref} 中没有任何内容表明它是为哪个模型的权重而训练的，所见结果取决于 {base} 的权重："
+        "若要审计两者合成的模型，请先合并再审计",
     "{ref} has no weights that can be read": "{ref} 没有可读取的权重",
     "there are no weights to read": "没有可读取的权重",
     "different architectures: {a} and {b}": "架构不同：{a} 与 {b}",

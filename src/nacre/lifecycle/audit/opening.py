@@ -48,6 +48,7 @@ class _Parts:
     data: Path | None = None
     adapter: dict[str, Any] | None = None
     base: Path | None = None
+    made_for: bool | None = None
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -228,7 +229,8 @@ def _put_on_base(path: Path, parts: _Parts, store: Store, given: str | Path | No
             what = say("{ref} is an adapter itself", ref=shown(base.ref))
             raise CheckpointError(what, remedy="merge it into its base first")
     except NacreError as error:
-        reason = say("an adapter without its base: {reason}", reason=error.message)
+        words = "an adapter without its base: {reason}; give it with --base, or merge the two and audit the result"
+        reason = say(words, reason=error.message)
         parts.missing["weights"] = parts.missing["kernel"] = reason
         return
     parts.base, parts.config, parts.infos = base.path, under.config, under.infos
@@ -238,11 +240,24 @@ def _put_on_base(path: Path, parts: _Parts, store: Store, given: str | Path | No
         parts.missing["weights"] = reason
     elif adapter is not None:
         try:
-            parts.tensors = AdaptedSource(under.tensors, adapter, parts.adapter or {})
-            parts.infos = parts.tensors.infos
-            parts.notes.append(say("read as the model that the adapter makes of {ref}", ref=shown(base.ref)))
+            made = AdaptedSource(under.tensors, adapter, parts.adapter or {})
+            _take_made(path, base, made, parts)
         except CheckpointError as error:
-            parts.missing["weights"] = error.message
+            parts.missing["weights"] = say("{reason}: {remedy}", reason=error.message, remedy=error.remedy)
+
+
+def _take_made(path: Path, base: Resolved, made: AdaptedSource, parts: _Parts) -> None:
+    """The model that an adapter makes of the base. CheckpointError where it was made for another."""
+    from nacre.lifecycle.audit.readers.made_for import was_made_for
+
+    parts.made_for = was_made_for(path, made.adapter.infos, base.path)
+    if parts.made_for is False:
+        raise CheckpointError(
+            say("the adapter was made for a model with other weights than {ref}", ref=shown(base.ref)),
+            remedy="give the base that the adapter was made for",
+        )
+    parts.tensors, parts.infos = made, made.infos
+    parts.notes.append(say("read as the model that the adapter makes of {ref}", ref=shown(base.ref)))
 
 
 def _base(path: Path, named: Any, given: str | Path | None) -> str | Path:
@@ -286,6 +301,7 @@ def _subject(resolved: Resolved, parts: _Parts) -> Subject:
         data=parts.data,
         adapter=parts.adapter,
         base=parts.base,
+        made_for=parts.made_for,
         record=resolved.record,
         missing=missing,
         notes=tuple(parts.notes),

@@ -21,8 +21,9 @@ class Subject:
     """One side of an audit. A part that is not there is None, and `missing[stage]` says why, in a sentence.
 
     `infos` are tensors known by name at least (an index gives no shapes: then `shape` is empty); `tensors` reads them.
-    `base` is where an adapter's base model lies. `record` is its lineage: of it a test reads the order of training
-    alone (seed, config, steps; `data/order.py`), never what it says of parents.
+    `base` is where an adapter's base model lies, `made_for` whether the adapter's own digest of the weights it was made
+    for is that of `base` (None: it has none, as PEFT's have not, or it was not compared). `record` is its lineage: of
+    it a test reads the order of training alone (seed, config, steps; `data/order.py`), never what it says of parents.
     """
 
     ref: str
@@ -34,6 +35,7 @@ class Subject:
     data: Path | None = None
     adapter: Mapping[str, Any] | None = None
     base: Path | None = None
+    made_for: bool | None = None
     record: Record | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

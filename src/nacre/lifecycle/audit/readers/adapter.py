@@ -19,7 +19,8 @@ from nacre.lifecycle.audit.tensors import Floats, TensorInfo, TensorSource
 
 _PREFIX = "base_model.model."
 _PARTS = (".lora_A.weight", ".lora_B.weight")
-_REMEDY = "merge the adapter into its base with PEFT, and audit the merged model"
+_REMEDY = "merge the adapter into its base, and audit the merged model"
+_BESIDE = "audit its base: such an adapter stays beside the weights"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class AdaptedSource:
     """
 
     def __init__(self, base: TensorSource, adapter: TensorSource, config: Mapping[str, Any]) -> None:
+        _refuse_others(config)
         self.base, self.adapter = base, adapter
         self._deltas: dict[str, _Delta] = {}
         self._replaced: dict[str, str] = {}
@@ -138,10 +140,17 @@ def _base_name(name: str, known: Mapping[str, TensorInfo]) -> str | None:
     return close[0] if len(close) == 1 else None
 
 
+def _refuse_others(config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for what is no plain LoRA."""
+    kind = str(config.get("peft_type", "LORA")).upper()
+    if config.get("use_dora") or kind in ("DORA", "BIAS"):
+        kind = "DoRA" if config.get("use_dora") else kind
+        raise CheckpointError(say("the adapter is of the kind {kind}", kind=shown(kind)), remedy=_REMEDY)
+    if kind != "LORA":
+        raise CheckpointError(say("the adapter is of the kind {kind}", kind=shown(kind)), remedy=_BESIDE)
+
+
 def _scale(rank: int, module: str, config: Mapping[str, Any]) -> float:
-    if config.get("use_dora") or str(config.get("peft_type", "LORA")).upper() != "LORA":
-        kind = shown(str(config.get("peft_type")))
-        raise CheckpointError(say("the adapter is of the kind {kind}", kind=kind), remedy=_REMEDY)
     alpha, patterns = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise CheckpointError("its alpha_pattern is no table", remedy=_REMEDY)

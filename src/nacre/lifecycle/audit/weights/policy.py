@@ -67,7 +67,11 @@ def compare(
     shared = shared_tokens(subject, reference, a, b)
     cache = {} if kept is None else kept.of(shared.a)
     ours, theirs = Side(a, subject.tensors, shared.a, cache), Side(b, reference.tensors, shared.b)
-    return decide(ours, theirs, options or Options(), notes=(shared.note,))
+    found = decide(ours, theirs, options or Options(), notes=(shared.note,))
+    for side in (subject, reference):
+        if side.adapter is not None and side.made_for is None and found.verdict != "UNTESTABLE":
+            found = _supposed(found, side)
+    return found
 
 
 def decide(subject: Side, reference: Side, options: Options, notes: Sequence[str] = ()) -> StageVerdict:
@@ -80,13 +84,22 @@ def decide(subject: Side, reference: Side, options: Options, notes: Sequence[str
 
 def _missing(side: Subject, canonical: Canonical) -> str | None:
     """Why a side has no weights that could be tested."""
-    if side.adapter is not None:
-        where = say("its base is {base}", base=side.base) if side.base else "its base is not at hand"
-        what = "{ref} is an adapter without weights of its own; {where}: merge them and audit the result"
-        return say(what, ref=side.ref, where=where)
     if side.tensors is None or not canonical.views:
         return side.missing.get(STAGE, say("{ref} has no weights that can be read", ref=side.ref))
     return None
+
+
+def _supposed(found: StageVerdict, side: Subject) -> StageVerdict:
+    """The verdict on the model that an adapter makes of a base that nothing ties it to: every adapter of these shapes
+    would be given the same, as it rests on the base."""
+    reason = say(
+        "nothing in {ref} tells for which weights it was made, and the finding rests on those of {base}: merge them "
+        "and audit the result to ask about the two together",
+        ref=side.ref,
+        base=side.base,
+    )
+    text = clauses((reason, found.text))
+    return replace(found, verdict="INCONCLUSIVE", kind=None, share=None, power=None, text=text, reason=reason)
 
 
 def _unlike(a: Side, b: Side) -> str | None:
