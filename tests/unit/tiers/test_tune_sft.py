@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nacre.engine.native import Native
 from nacre.engine.protocol import Message, Sampling
 from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.kernel import hf
-from nacre.kernel.adapters.config import LoraConfig
+from nacre.kernel.adapters.config import AdapterConfig, LoraConfig
 from nacre.kernel.model import Kernel
 from nacre.kernel.presets import preset
 from nacre.recipe.catalogue import find
@@ -158,6 +159,30 @@ def test_tokens_that_adapters_would_leave_untrained_are_refused(tmp_path: Path) 
         tuned(tmp_path / "run", model, rows, config)
     out, _ = tuned(tmp_path / "text", model, rows, TuneSftConfig(template="llama2", lora=LoraConfig(), **quick(1)))
     assert (out / "adapter").is_dir()
+
+
+@pytest.mark.parametrize("method", ["lora", "bottleneck"])
+def test_tokens_beside_an_adapter_are_trained_where_their_tables_are(method: Any, tmp_path: Path) -> None:
+    """The remedy that the refusal names: the tables in full, and the model learns to end its answers."""
+    model, rows = base(tmp_path / "base"), data(tmp_path / "data")
+    settings: dict[str, Any] = {"rank": 8, "targets": ("attention.*", "ffn.*")} if method == "lora" else {"width": 24}
+    half = AdapterConfig(method, **settings, train=("embed.tokens",))
+    with pytest.raises(ConfigError, match="lm_head adapters would leave untrained") as caught:
+        tuned(tmp_path / "half", model, rows, TuneSftConfig(template="chatml", add_tokens=True, adapter=half))
+    assert "{train: [embed.tokens, lm_head]}" in caught.value.remedy
+    whole = replace(half, train=("embed.tokens", "lm_head"))
+    config = TuneSftConfig(template="chatml", add_tokens=True, adapter=whole, **quick())
+    out, metrics = tuned(tmp_path / "run", model, rows, config)
+    assert metrics["added_tokens"] == 2
+    kernel, saved = hf.load(out), Tokenizer.load(out)
+    end = saved.id_of("<|im_end|>")
+    assert isinstance(kernel.config.eos_id, tuple)
+    assert kernel.config.eos_id[0] == end
+    for name in ("embed.tokens.weight", "lm_head.weight"):
+        old, new = hf.load(model).get_parameter(name), kernel.get_parameter(name)
+        assert (new[-2:] - old.mean(0)).abs().max() > 1e-3, name
+    [answer] = Native(out).generate([(Message("user", "hello"),)], Sampling(max_tokens=24, temperature=0))
+    assert (answer.text.strip(), answer.stopped) == ("Hello there.", "end")
 
 
 def test_what_cannot_be_taught_is_told_at_plan_time(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from nacre.data.chat.template import ChatTemplate
 from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError, ConfigError
-from nacre.kernel.adapters.config import chosen
+from nacre.kernel.adapters.config import AdapterConfig, chosen
+from nacre.kernel.adapters.places import full_parameters
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
 from nacre.lineage.durable import write_atomic
@@ -61,15 +62,24 @@ def _fitted_to(kernel: Kernel, tokenizer: Tokenizer, config: TuneSftConfig, work
     """Rows for tokens that the kernel has none for; how many tokens the template brought."""
     added = len(tokenizer) - len(load_tokenizer(work))
     adapter = chosen(config.lora, config.adapter)
-    if added and adapter is not None and not any(one.startswith("embed") for one in adapter.train):
-        raise ConfigError(
-            f"the template {config.template} adds {added} tokens, whose embeddings adapters would leave untrained",
-            remedy="train them beside the adapter: {train: [embed.tokens]} (and lm_head, where the model has an own "
-            "output matrix); tune all weights; or name a template whose tokens the tokenizer has",
-        )
+    if added and adapter is not None:
+        _check_rows_trained(kernel, adapter, f"the template {config.template} adds {added} tokens")
     if added and len(tokenizer) > kernel.config.vocab_size:  # some kernels have rows to spare
         grow(kernel, len(tokenizer))
     return added
+
+
+def _check_rows_trained(kernel: Kernel, adapter: AdapterConfig, what: str) -> None:
+    """Raises ConfigError where rows of new tokens, in embeddings or an own output matrix, stay untrained."""
+    tables = [name for name, _ in kernel.named_parameters() if name in ("embed.tokens.weight", "lm_head.weight")]
+    trained = full_parameters(kernel, adapter.train)
+    if any(name not in trained for name in tables):
+        wanted = ", ".join(name.removesuffix(".weight") for name in tables)
+        raise ConfigError(
+            f"{what}, whose rows in {wanted} adapters would leave untrained",
+            remedy=f"train them beside the adapter: {{train: [{wanted}]}}; tune all weights; or name a template whose "
+            "tokens the tokenizer has",
+        )
 
 
 def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:
