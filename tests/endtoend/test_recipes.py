@@ -82,6 +82,15 @@ PICO: dict[str, tuple[str | None, str]] = {
         f"""utterances.limit.train=160 utterances.limit.test=80 {_each("teacher student alone", "train.epochs=0.2")}
         {_each("evaluate_teacher evaluate_alone evaluate", "intervals.resamples=100")}""",
     ),
+    "imitate": (
+        "tatoeba",
+        f"""{_SMALL} initialise.choices.kv_heads=1 initialise.choices.head_dim=16 initialise.choices.ffn_size=64
+        shown.limit.train=300 shown.limit.valid=80 shown.limit.test=20 tokenizer.vocab_size=800 cloned.train.epochs=3
+        {_each("pairs new_pairs", "max_tokens=16")} new_pairs.limit=80 reward.train.epochs=4 reward.train.lr=2e-3
+        improved.rollouts.prompts=8 improved.rollouts.samples=4 improved.rollouts.max_new_tokens=16
+        improved.update.batch_size=16 improved.update.lr=2e-3 improved.loop.iterations=12 improved.loop.eval_limit=16
+        {_each("held_out evaluate", "intervals.resamples=100")}""",
+    ),
     "digits": (None, f"{_SMALL} tune.train.epochs=1 {_BRIEF}"),
     "assistant": (
         "identity toolcall-demo medical-qa gsm8k hh-harmless tinystories-sample",
@@ -174,6 +183,40 @@ def test_an_assistant_taught_on_noncommercial_rows_says_so(capsys: pytest.Captur
     tree, _ = _traced(talk.ref, capsys)
     assert "CC BY-NC 4.0" in tree["licence"]
     assert any("CC BY-NC" in json.dumps(one) for one in tree["warnings"])
+
+
+@pytest.mark.slow
+def test_a_reward_learnt_of_demonstrations_is_climbed(capsys: pytest.CaptureFixture[str]) -> None:
+    def figures(results: list[StepResult], step: str) -> dict[str, Any]:
+        path = next(one.path for one in results if one.step == step)
+        found: dict[str, Any] = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        return found
+
+    done = run_pico("imitate")
+    before, after = figures(done, "held_out"), figures(done, "evaluate")
+    assert before["accuracy_wilson"]["low"] > 0.7, "demonstrations rank above samples on rows nobody was trained on"
+    assert after["reward_chosen"] == pytest.approx(before["reward_chosen"], abs=1e-5), "the same demonstrations"
+    gap = before["reward_chosen"] - before["reward_rejected"]
+    assert after["reward_rejected"] > before["reward_rejected"] + 0.3 * gap, "samples earn more than before"
+
+    overrides = [*PICO["imitate"][1].split(), "improved.update.lr=1e-9"]
+    idle = run(load(RECIPES / "imitate.yaml", overrides), open_store())
+    assert {one.step: one.state for one in idle}["reward"] == "cached"
+    still = figures(idle, "evaluate")["reward_rejected"]
+    assert still == pytest.approx(before["reward_rejected"], abs=0.1 * gap), "without learning they earn the same"
+
+    _, nodes = _traced(next(one.ref for one in done if one.step == "improved"), capsys)
+    assert {(one["relation"], one["ref"].partition("@")[0]) for one in nodes} >= {
+        ("finetuned_from", "imitate/cloned"),
+        ("aligned_with", "imitate/reward"),
+        ("trained_on", "imitate/pairs"),
+        ("trained_on", "imitate/shown"),
+        ("calls", "imitate/cloned"),
+    }
+    raw = [one for one in nodes if one["kind"] == "dataset" and one["basis"] == "declared"]
+    assert {one["ref"] for one in raw} <= {"data:tatoeba", "data:mt-en-zh-tatoeba"}
+    assert raw
+    assert all(one["licence"] for one in raw)
 
 
 def test_every_recipe_is_tested() -> None:
