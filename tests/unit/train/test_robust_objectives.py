@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nacre.errors import ConfigError
 from nacre.kernel.model import Kernel
-from nacre.train.objective import IGNORE, Batch, Objective, prepare
+from nacre.train.objective import IGNORE, Batch, Loss, Objective, prepare
 from nacre.train.objectives.adversarial import Adversarial
 from nacre.train.objectives.anchored import Anchor, Anchored, anchor
 from nacre.train.objectives.causal import Causal
@@ -88,6 +88,11 @@ def lengths(values: Tensor) -> Tensor:
     return values.square().sum(dim=(1, 2), keepdim=True).sqrt()
 
 
+def share_of(loss: Loss) -> float:
+    total, count = loss.metrics["attack_share"]
+    return float(total / count)
+
+
 def gradients(model: Kernel, total: Tensor) -> dict[str, Tensor]:
     names, weights = zip(*((name, one) for name, one in model.named_parameters() if one.requires_grad), strict=True)
     found = torch.autograd.grad(total, weights, allow_unused=True, retain_graph=True)
@@ -112,6 +117,7 @@ def test_fgm_is_the_papers_formula(case: Case) -> None:
     assert int(loss.count) == int(clean.count)
     assert float(loss.metrics["clean_loss"][0]) == pytest.approx(float(clean.sum.detach()))
     assert float(loss.metrics["adversarial_loss"][0]) > float(loss.metrics["clean_loss"][0])
+    assert share_of(loss) == pytest.approx(float((0.7 / lengths(changed.plain)).mean()))
 
 
 def test_pgd_stays_in_its_ball(case: Case) -> None:
@@ -126,6 +132,7 @@ def test_pgd_stays_in_its_ball(case: Case) -> None:
         change = torch.where(lengths(change) > 0.5, change * 0.5 / lengths(change), change).detach()
     assert torch.all(lengths(change) <= 0.5 + 1e-9)
     same(model, loss.sum, objective.loss(model, batch).sum + changed.loss(change))
+    assert share_of(loss) == pytest.approx(float((lengths(change) / lengths(changed.plain)).mean()))
 
 
 def test_freelb_trains_on_every_pass(case: Case) -> None:
@@ -139,10 +146,12 @@ def test_freelb_trains_on_every_pass(case: Case) -> None:
     passes = []
     for _ in range(3):
         passes.append(changed.loss(change))
+        last = change
         slope = changed.slope(change)
         change = change + 0.2 * slope / lengths(slope)
         change = torch.where(lengths(change) > 0.4, change * 0.4 / lengths(change), change).detach()
     same(model, loss.sum, torch.stack(passes).mean())
+    assert share_of(loss) == pytest.approx(float((lengths(last) / lengths(changed.plain)).mean()))
 
 
 @pytest.mark.parametrize("method", ["fgm", "pgd", "freelb"])

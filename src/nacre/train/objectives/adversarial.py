@@ -33,7 +33,9 @@ class Adversarial(Wrapped):
     - `freelb` (Zhu et al. 2020, algorithm 1): from a random change, `steps` of length `alpha` in the ball; the loss is
       the mean over the changes on the way, so that every pass trains.
 
-    The count is that of the clean loss. Metrics: `clean_loss` and `adversarial_loss`, each over that count.
+    The count is that of the clean loss. Metrics: `clean_loss` and `adversarial_loss`, each over that count;
+    `attack_share`, the norm of the change over that of the embeddings (positions of padding included), by which
+    `epsilon` is chosen: the papers' lengths hold for embeddings of unit variance.
     """
 
     def __init__(self, inner: Objective[Any, Any], config: AdversarialConfig | None = None) -> None:
@@ -57,8 +59,8 @@ class Adversarial(Wrapped):
             for _ in range(steps):
                 shift.climb(loss, length, config.epsilon)
                 loss = self.inner.loss(kernel, batch)
-        metrics = {"clean_loss": told(clean.sum, clean.count), "adversarial_loss": told(loss.sum, loss.count)}
-        return Loss(clean.sum + config.weight * loss.sum, clean.count, {**clean.metrics, **metrics})
+        total = clean.sum + config.weight * loss.sum
+        return Loss(total, clean.count, {**clean.metrics, **_metrics(clean, loss, shift)})
 
     def _free(self, kernel: Kernel, batch: Any) -> Loss:
         config = self.config
@@ -69,11 +71,16 @@ class Adversarial(Wrapped):
                 if step + 1 < config.steps:
                     shift.climb(losses[-1], config.alpha, config.epsilon)
         total = torch.stack([one.sum for one in losses]).mean()
-        metrics = {
-            "clean_loss": told(losses[0].sum, losses[0].count),
-            "adversarial_loss": told(losses[-1].sum, losses[-1].count),
-        }
-        return Loss(total, losses[0].count, {**losses[0].metrics, **metrics})
+        return Loss(total, losses[0].count, {**losses[0].metrics, **_metrics(losses[0], losses[-1], shift)})
+
+
+def _metrics(clean: Loss, changed: Loss, shift: Shift) -> dict[str, tuple[Tensor, Tensor]]:
+    shares = shift.shares()
+    return {
+        "clean_loss": told(clean.sum, clean.count),
+        "adversarial_loss": told(changed.sum, changed.count),
+        "attack_share": told(shares.sum(), torch.tensor(len(shares), device=shares.device)),
+    }
 
 
 class Shift:
@@ -82,13 +89,14 @@ class Shift:
     def __init__(self, start: float = 0.0) -> None:
         self.start = start
         self.value: Tensor | None = None
+        self._norms: Tensor | None = None
         self._seen = 0
 
     def hook(self, module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
         """Added to the first embedding of a forward pass; the answers of an encoder-decoder come second: left alone."""
         del module, inputs
         if self.value is None:
-            self.value = self._first(embedded)
+            self.value, self._norms = self._first(embedded), _norm(embedded.detach())
         self._seen += 1
         return embedded + self.value if self._seen == 1 else embedded
 
@@ -99,6 +107,12 @@ class Shift:
         moved = self.value.detach() + length * gradient / _norm(gradient)
         self.value = (moved * (radius / _norm(moved)).clamp(max=1.0)).requires_grad_(True)
         self._seen = 0
+
+    def shares(self) -> Tensor:
+        """(B,) how large the change of each example is, beside its embeddings."""
+        assert self.value is not None
+        assert self._norms is not None
+        return (_norm(self.value.detach()) / self._norms).flatten()
 
     def _first(self, embedded: Tensor) -> Tensor:
         """FreeLB draws uniformly from the cube whose corners have the norm `start` (Zhu et al. 2020, algorithm 1)."""
