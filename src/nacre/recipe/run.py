@@ -93,9 +93,10 @@ class RunOptions:
 def run(recipe: Recipe, store: Store, options: RunOptions | None = None) -> list[StepResult]:
     """Makes what is not made yet; gives every step's result, in order.
 
-    Raises ConfigError for the mistakes of all steps before any work, then whatever a stage raises: complete steps stay,
-    the one cut short goes on from its scratch folder when run again.
+    Raises UsageError in one of several processes, ConfigError for the mistakes of all steps before any work, then
+    whatever a stage raises: complete steps stay, the one cut short goes on from its scratch folder when run again.
     """
+    _check_alone()
     options = options or RunOptions()
     plan = make(recipe, store)
     options.watcher.planned(plan)
@@ -115,6 +116,17 @@ def run(recipe: Recipe, store: Store, options: RunOptions | None = None) -> list
     with _translated(store.root):
         store.hashes.save()
     return results
+
+
+def _check_alone() -> None:
+    """Several processes of `torchrun` would wait for each other: one holds the step, all are needed to train it."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size != "1":
+        raise UsageError(
+            f"steps are made by one process, and this is one of {size} (WORLD_SIZE is {size})",
+            remedy="start it without torchrun, or unset WORLD_SIZE; nacre.train.loop.train trains by several, in a "
+            "script of your own",
+        )
 
 
 def _chosen(plan: Plan, only: str | None) -> list[PlannedStep]:

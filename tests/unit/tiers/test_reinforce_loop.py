@@ -15,10 +15,9 @@ import torch
 from crash import FileSystemFaults, die, in_child
 from reinforce_kit import SAYS_HIGH, history, model, prompts, rollouts, run
 
-from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError, UsageError
+from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError
 from nacre.kernel import hf
 from nacre.lineage.digest import digest_folder
-from nacre.lineage.store import Store
 from nacre.progress import Silent
 from nacre.tiers.tune.reinforce.health import Health
 from nacre.tiers.tune.reinforce.prompts import PromptReader
@@ -278,28 +277,6 @@ def test_what_cannot_work_is_refused_with_the_reason(tmp_path: Path, given: dict
     refused(DataError, "these rows are no prompts", given | {"data": data})
     classifier = model(tmp_path / "bert", "bert", head="mlm", max_positions=48)
     refused(CheckpointError, "layout 'encoder'", given | {"model": classifier})
-
-
-@pytest.mark.parametrize("method", ["grpo", "ppo"])
-def test_one_of_several_processes_is_refused_before_any_work(
-    tmp_path: Path, given: dict[str, Path], monkeypatch: Any, method: str
-) -> None:
-    from nacre.recipe import recipe
-    from nacre.recipe import run as runner
-
-    file = tmp_path / "several.yaml"
-    config = json.dumps({"rewards": SAYS_HIGH, "loop": {"iterations": 1}})
-    file.write_text(
-        f"name: several\nsteps:\n  solve:\n    stage: tune.{method}\n    inputs: {{model: {given['model']}, "
-        f"data: {given['data']}}}\n    config: {config}\n"
-    )
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="one process, and this is one of 2") as told:
-        runner.run(recipe.load(file), Store(tmp_path / "store"))
-    assert "without torchrun" in told.value.remedy
-    assert not (tmp_path / "store").exists()
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    run(tmp_path / "alone", given, method, loop={"iterations": 1})
 
 
 def test_prompts_are_dropped_and_counted_never_cut(tmp_path: Path, given: dict[str, Path]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.data.chat.shipped import check_name
-from nacre.errors import CheckpointError, ConfigError, DataError, UsageError
+from nacre.errors import CheckpointError, ConfigError, DataError
 from nacre.kernel.adapters.config import AdapterConfig, LoraConfig, chosen
 from nacre.progress import Scalar
 from nacre.recipe.stage import Input, Work, stage
@@ -61,7 +60,6 @@ TuneReinforceConfig = TuneGrpoConfig | TunePpoConfig
 
 def check_reinforce(config: TuneReinforceConfig, inputs: Mapping[str, Path]) -> None:
     """What can be known before: that the model writes, the template, that the rewards have what they judge by."""
-    _check_alone()
     chosen(config.lora, config.adapter)
     _check_judges(config.rewards, inputs)
     model = config_of(inputs.get("model"))
@@ -92,16 +90,6 @@ def _check_judges(rewards: RewardsConfig, inputs: Mapping[str, Path]) -> None:
         raise ConfigError("a judge is given, and not asked", remedy="add judge: {rubric: ...} under rewards")
     if rewards.judge is not None and "judge" in inputs:
         check_terms(inputs["judge"], rewards.judge.terms, "judge")
-
-
-def _check_alone() -> None:
-    """Several processes would each draw the same answers and write the same checkpoints. UsageError."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size != "1":
-        raise UsageError(
-            f"reinforcement runs in one process, and this is one of {size} (WORLD_SIZE is {size})",
-            remedy="start it without torchrun, or unset WORLD_SIZE",
-        )
 
 
 def _check_rows(rewards: RewardsConfig, inputs: Mapping[str, Path]) -> None:
