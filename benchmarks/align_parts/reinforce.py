@@ -33,14 +33,14 @@ from nacre.train.objectives.config import CausalConfig
 Measure = Callable[[str, str, int, dict[str, np.ndarray], float], Iterator[dict[str, Any]]]
 Row = dict[str, str]
 
-LARGEST, HELD_OUT, TOKENS = 14, 80, 5
+LARGEST, HELD_OUT, TOKENS = 20, 160, 5
 TAUGHT = 12  # answers of the teacher to each prompt
 RIGHT, NEXT = 0.12, 0.7  # shares of the teacher's answers: right, one too high; the rest is off by up to 5
 SHARED: dict[str, Any] = {
     "rewards": {"exact": {}},
     "update": {"batch_size": 160, "lr": 5e-4, "schedule": "linear", "epochs": 2},
     "kl": {"coefficient": 0.01},
-    "loop": {"iterations": 600, "eval_every": 50, "checkpoint_every": 150},
+    "loop": {"iterations": 500, "eval_every": 50, "checkpoint_every": 250},
 }
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": SHARED | {"rollouts": {"prompts": 40, "samples": 8, "max_new_tokens": TOKENS, "batch": 320}},
@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def sums(seed: int) -> tuple[list[Row], list[Row]]:
-    """All additions and subtractions of numbers below 14, apart from those held out: (train, held out)."""
+    """All additions and subtractions of numbers below 20, apart from those held out: (train, held out)."""
     numbers = range(LARGEST)
     rows = [
         {"source": f"{a}{sign}{b}=", "target": str(a + b if sign == "+" else a - b)}
@@ -77,7 +77,7 @@ def base(folder: Path, rows: list[Row], seed: int) -> None:
     sizes = {"hidden_size": 96, "heads": 4, "layers": 2, "max_positions": 32, "vocab_size": len(tokenizer)}
     kernel = Kernel(preset("llama2", **sizes | ids, head="lm"), torch.Generator().manual_seed(seed))
     objective = Causal(tokenizer, CausalConfig(context=24, packing="none", count_bytes=False))
-    how = TrainConfig(max_steps=900, batch_size=64, lr=2e-3, schedule="cosine", log_every=250, seed=seed)
+    how = TrainConfig(max_steps=1500, batch_size=64, lr=2e-3, schedule="cosine", log_every=250, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         train(kernel, objective, prepare(objective, badly_taught(rows, seed)), how, folder=Path(scratch))
     hf.save(kernel, folder)
