@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,6 +30,9 @@ from nacre.train.objective import Objective, Row, prepare
 from nacre.train.objectives.config import Balance
 from nacre.train.order import seed_of
 from nacre.train.sampling import balanced_indexes
+
+if TYPE_CHECKING:
+    from nacre.data.chat.template import ChatTemplate
 
 ADAPTER = "adapter"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -179,3 +182,18 @@ def keep_tokenizer(tokenizer: Tokenizer, out: Path, source: Path | None) -> None
             shutil.copyfile(source / name, out / name)
     else:
         tokenizer.save(out)
+
+
+def keep_words(tokenizer: Tokenizer, template: ChatTemplate | None, out: Path, source: Path | None) -> None:
+    """Puts the tokenizer (as `keep_tokenizer`) and the template, where there is one, beside the weights."""
+    keep_tokenizer(tokenizer, out, source)
+    if template is not None:
+        write_atomic(out / "chat_template.jinja", template.source.encode())
+
+
+def end_answers(kernel: Kernel, template: ChatTemplate | None) -> None:
+    """The tokens that end the template's answers also end what the model writes from now on."""
+    before = kernel.config.eos_id
+    known = before if isinstance(before, tuple) else () if before is None else (before,)
+    if template is not None and (new := tuple(end for end in template.ends if end not in known)):
+        kernel.config = kernel.config.replace(eos_id=(*new, *known))

@@ -15,10 +15,14 @@ import torch
 from crash import FileSystemFaults, die, in_child
 from reinforce_kit import SAYS_HIGH, history, model, prompts, rollouts, run
 
+from nacre.data.tokenizer import Tokenizer
 from nacre.errors import CheckpointError, ConfigError, DataError, TrainingError
 from nacre.kernel import hf
+from nacre.kernel.adapters.adapted import attach
+from nacre.kernel.adapters.config import AdapterConfig
 from nacre.lineage.digest import digest_folder
 from nacre.progress import Silent
+from nacre.tiers.fitting import keep_tokenizer, save_trained
 from nacre.tiers.tune.reinforce.health import Health
 from nacre.tiers.tune.reinforce.prompts import PromptReader
 from nacre.train.checkpoint import Checkpoints
@@ -85,6 +89,21 @@ def test_the_artifact_is_a_model_without_the_value_head(tmp_path: Path, given: d
     with torch.inference_mode():
         assert torch.allclose(kernel.lm_logits(kernel(ids).hidden), theirs(ids).logits, atol=1e-4)
     assert not torch.equal(kernel.embed.tokens.weight, hf.load(given["model"]).embed.tokens.weight)  # type: ignore[union-attr]
+
+
+def test_the_reference_keeps_the_adapter_that_the_model_was_saved_with(tmp_path: Path, given: dict[str, Path]) -> None:
+    kernel, draws = hf.load(given["model"]).float(), torch.Generator().manual_seed(1)
+    attach(kernel, AdapterConfig("prefix"), draws)
+    with torch.no_grad():
+        for parameter in kernel.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=draws))
+    talker = tmp_path / "talker"
+    talker.mkdir()
+    save_trained(kernel, talker)
+    keep_tokenizer(Tokenizer.load(given["model"]), talker, given["model"])
+    run(tmp_path / "a", given | {"model": talker}, loop={"iterations": 1})
+    assert next(row["kl"] for row in history(tmp_path / "a") if "kl" in row) == pytest.approx(0, abs=1e-6)
 
 
 # --- resume

@@ -153,5 +153,8 @@ def test_a_writer_learns_from_what_it_writes(tmp_path: Path) -> None:
     run.run(recipe.load(file), store)
     out = store.resolve("talks/student").path
     assert (out / "chat_template.jinja").read_text() == chat.source
+    ends = hf.load_config(out).eos_id
+    assert isinstance(ends, tuple)
+    assert set(chat.ends) <= set(ends), "what ends an answer ends the student's writing"
     history = json.loads((out / "training.json").read_text())["history"]
     assert {"own_soft", "soft"} <= {name for row in history for name in row}

@@ -97,6 +97,8 @@ def test_dpo_writes_a_model_that_prefers_the_chosen_answers(tmp_path: Path) -> N
     history = json.loads((out / "training.json").read_text(encoding="utf-8"))["history"]
     assert history[-1]["valid_margin"] > history[0]["margin"]
     kernel, ids = hf.load(out), torch.tensor([[3, 5, 8, 13]])
+    assert isinstance(kernel.config.eos_id, tuple)
+    assert set(template("chatml").ends) <= set(kernel.config.eos_id)
     theirs = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     with torch.inference_mode():
         assert torch.allclose(kernel.lm_logits(kernel(ids).hidden), theirs(ids).logits, atol=1e-4)

@@ -12,10 +12,9 @@ from nacre.kernel.adapters.config import AdapterConfig, chosen
 from nacre.kernel.adapters.places import full_parameters
 from nacre.kernel.model import Kernel
 from nacre.kernel.resize import grow
-from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.fitting import Fit, fit, keep_tokenizer, load_kernel, load_tokenizer, rows_of
+from nacre.tiers.fitting import Fit, end_answers, fit, keep_words, load_kernel, load_tokenizer, rows_of
 from nacre.tiers.tune.conversation import TuneSftConfig
 from nacre.tiers.tune.worker import adapt, robust
 from nacre.train.objectives.sft import TAUGHT, TOKENS, Sft, SftSeq2Seq
@@ -39,13 +38,10 @@ def tune_sft(config: TuneSftConfig, work: Work) -> Mapping[str, Scalar]:
         objective = Sft(template, config.objective)
     adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
-    if template is not None:
-        _end_answers(kernel, template)
+    end_answers(kernel, template)
     metrics = fit(kernel, robust(objective, config.robust), rows_of(work.inputs["data"], how.limit), how, work)
     source = work.inputs.get("tokenizer", work.inputs["model"])
-    keep_tokenizer(tokenizer, work.out, None if added else source)
-    if template is not None:
-        write_atomic(work.out / "chat_template.jinja", template.source.encode())
+    keep_words(tokenizer, template, work.out, None if added else source)
     share = objective.noted[TAUGHT] / max(1, objective.noted[TOKENS])
     return metrics | {"trained_share": round(share, 4), "added_tokens": added}
 
@@ -80,11 +76,3 @@ def _check_rows_trained(kernel: Kernel, adapter: AdapterConfig, what: str) -> No
             remedy=f"train them beside the adapter: {{train: [{wanted}]}}; tune all weights; or name a template whose "
             "tokens the tokenizer has",
         )
-
-
-def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:
-    """The tokens that end the template's answers also end what the model writes from now on."""
-    before = kernel.config.eos_id
-    known = before if isinstance(before, tuple) else () if before is None else (before,)
-    if new := tuple(end for end in template.ends if end not in known):
-        kernel.config = kernel.config.replace(eos_id=(*new, *known))

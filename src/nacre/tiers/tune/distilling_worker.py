@@ -11,10 +11,9 @@ from nacre.data.tokenizer import Tokenizer
 from nacre.kernel import hf
 from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
-from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.fitting import Fit, fit, keep_tokenizer, labels_of, load_kernel, rows_of
+from nacre.tiers.fitting import Fit, end_answers, fit, keep_words, labels_of, load_kernel, rows_of
 from nacre.tiers.tune.distilling import TuneDistilConfig
 from nacre.tiers.tune.worker import adapt
 from nacre.train import objective as objectives
@@ -43,6 +42,7 @@ def tune_distil(config: TuneDistilConfig, work: Work) -> Mapping[str, Scalar]:
     guided = Teacher(teacher, their_words, reads)
     objective: Any = Distil(inner, guided, config.distil, folder=work.scratch / "taught", device=work.device)
     sizes: dict[str, Scalar] = {"student_parameters": _size(kernel), "teacher_parameters": _size(teacher)}
+    end_answers(kernel, template)
     adapt(kernel, chosen(config.lora, config.adapter), work)
     if config.distil.hidden is not None and attach(
         kernel, teacher.config, config.distil.hidden, generator_of("projections", work.seed)
@@ -51,9 +51,7 @@ def tune_distil(config: TuneDistilConfig, work: Work) -> Mapping[str, Scalar]:
     rows = rows_of(work.inputs["data"], config.limit)
     metrics = fit(kernel, objective, rows, Fit(config.train), work, after=detach)
     _pay(objective, teacher, work)
-    keep_tokenizer(words, work.out, folders[0])
-    if template is not None:
-        write_atomic(work.out / "chat_template.jinja", template.source.encode())
+    keep_words(words, template, work.out, folders[0])
     return metrics | sizes
 
 

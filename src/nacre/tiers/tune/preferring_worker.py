@@ -17,10 +17,9 @@ from nacre.kernel import hf
 from nacre.kernel.adapters import adapted
 from nacre.kernel.adapters.config import chosen
 from nacre.kernel.model import Kernel
-from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.fitting import Fit, fit, keep_tokenizer, load_kernel, load_tokenizer, rows_of
+from nacre.tiers.fitting import Fit, end_answers, fit, keep_words, load_kernel, load_tokenizer, rows_of
 from nacre.tiers.tune.preferring import TunePreferenceConfig, TuneRewardConfig, check_reference
 from nacre.tiers.tune.worker import adapt
 from nacre.train.objectives.answers import Layout
@@ -41,6 +40,7 @@ def tune_preference(config: TunePreferenceConfig, work: Work) -> Mapping[str, Sc
         )
     tokenizer = load_tokenizer(work)
     template = template_of(config.template, tokenizer, work)
+    end_answers(kernel, template)
     if not config.dropout:
         kernel.set_dropout(False)
     made = Kto if config.objective.kind == "kto" else Preference
@@ -50,7 +50,7 @@ def tune_preference(config: TunePreferenceConfig, work: Work) -> Mapping[str, Sc
     adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
     metrics = fit(kernel, objective, rows_of(work.inputs["data"], how.limit), how, work)
-    _keep_words(tokenizer, template, work)
+    keep_words(tokenizer, template, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
     history = json.loads((work.out / "training.json").read_text(encoding="utf-8"))["history"]
     return metrics | _told(history, config.objective, metrics.get("best_step"), work)
 
@@ -71,7 +71,7 @@ def tune_reward(config: TuneRewardConfig, work: Work) -> Mapping[str, Scalar]:
     adapt(kernel, chosen(config.lora, config.adapter), work)
     how = Fit(config.train, limit=config.limit)
     metrics = fit(kernel, objective, rows_of(work.inputs["data"], how.limit), how, work)
-    _keep_words(tokenizer, template, work)
+    keep_words(tokenizer, template, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
     return metrics
 
 
@@ -115,12 +115,6 @@ def _check_vocabulary(tokenizer: Tokenizer, reference: Path) -> None:
             f"the reference {reference} has another vocabulary than the model",
             remedy="give the model that this one was tuned from, or leave the reference out (the model itself)",
         )
-
-
-def _keep_words(tokenizer: Tokenizer, template: ChatTemplate | None, work: Work) -> None:
-    keep_tokenizer(tokenizer, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
-    if template is not None:
-        write_atomic(work.out / "chat_template.jinja", template.source.encode())
 
 
 def _told(history: list[dict[str, Any]], config: PreferenceConfig, best: Any, work: Work) -> dict[str, Scalar]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from copy import deepcopy
 from statistics import fmean
 
@@ -17,7 +17,7 @@ from nacre.kernel.model import Kernel
 from nacre.lineage.durable import write_atomic
 from nacre.progress import Scalar
 from nacre.recipe.stage import Work
-from nacre.tiers.fitting import keep_tokenizer, load_kernel, load_tokenizer, rows_of, save_trained
+from nacre.tiers.fitting import end_answers, keep_words, load_kernel, load_tokenizer, rows_of, save_trained
 from nacre.tiers.tune.preferring_worker import template_of
 from nacre.tiers.tune.reinforce import critic
 from nacre.tiers.tune.reinforce.config import GrpoConfig, PpoConfig
@@ -52,8 +52,7 @@ def _reinforced(config: TuneReinforceConfig, rewards: Rewards, work: Work) -> di
     )
     policy.check(kernel)
     hf.check_savable(kernel.config)
-    if template is not None:
-        _end_answers(kernel, template)
+    end_answers(kernel, template)
     reference = _reference(kernel, config, work)  # attaches the adapter, which may take room of the text
     longest = config.rollouts.max_prompt
     if kernel.room is not None and kernel.config.layout == "decoder":
@@ -77,25 +76,17 @@ def _reinforced(config: TuneReinforceConfig, rewards: Rewards, work: Work) -> di
 
 
 def _reference(kernel: Kernel, config: TuneReinforceConfig, work: Work) -> Reference:
-    """Lends the kernel as it is now: with its adapters off, or a copy of it."""
+    """Lends the kernel as it is now: itself with the new adapter off, or a copy with what it was saved with."""
     adapter = chosen(config.lora, config.adapter)
     adapt(kernel, adapter, work)
     held = kernel if adapter is not None else deepcopy(kernel).requires_grad_(False).eval().to(work.device)
 
     @contextmanager
     def lent() -> Iterator[Kernel]:
-        with adapted.disabled(held):
+        with adapted.disabled(held) if held is kernel else nullcontext():
             yield held
 
     return lent
-
-
-def _end_answers(kernel: Kernel, template: ChatTemplate) -> None:
-    """The tokens that end the template's answers end what the model writes."""
-    before = kernel.config.eos_id
-    known = before if isinstance(before, tuple) else () if before is None else (before,)
-    if new := tuple(end for end in template.ends if end not in known):
-        kernel.config = kernel.config.replace(eos_id=(*new, *known))
 
 
 def _kept(
@@ -105,9 +96,7 @@ def _kept(
     history, tokens = outcome.history, outcome.tokens
     work.spent(tokens=tokens, flops=training_flops(kernel.config, tokens, tokens / max(1, outcome.steps)))
     save_trained(kernel.cpu(), work.out)
-    keep_tokenizer(reader.tokenizer, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
-    if template is not None:
-        write_atomic(work.out / "chat_template.jinja", template.source.encode())
+    keep_words(reader.tokenizer, template, work.out, work.inputs.get("tokenizer", work.inputs["model"]))
     told = {"rows": {"dropped": dict(reader.dropped)}, "history": history}
     write_atomic(work.out / "training.json", json.dumps(told, ensure_ascii=False, indent=1).encode())
     Logbook(work.scratch).copy(work.out)
