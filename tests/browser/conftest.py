@@ -196,7 +196,7 @@ def tab(browser: Any, site: Site) -> Iterator[Open]:
     def open_tab(at: Site = site, **options: Any) -> Tab:
         context = browser.new_context(**({"locale": "en-GB", "viewport": {"width": 1280, "height": 900}} | options))
         made = Tab(context.new_page(), at)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         watch(made)
         opened.append((context, made))
         return made

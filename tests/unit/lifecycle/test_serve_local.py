@@ -6,7 +6,9 @@ import asyncio
 import base64
 import json
 import random
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from nacre.engine.native import Native
 from nacre.engine.protocol import Message, Sampling
 from nacre.errors import CheckpointError, NacreError, UsageError
 from nacre.kernel import hf
+from nacre.kernel.running import Drawn
 from nacre.lazy import named
 from nacre.lifecycle.evaluate.answer import answer
 from nacre.lifecycle.evaluate.predict import open_model
@@ -175,15 +178,33 @@ async def test_embeddings_are_the_engines_in_any_batch(folders: Path) -> None:
     await model.close()
 
 
+async def until(held: Callable[[], bool]) -> None:
+    """Waits for what other tasks bring about."""
+    async with asyncio.timeout(60):
+        while not held():
+            await asyncio.sleep(0.005)
+
+
 @looped
 async def test_a_client_that_leaves_frees_its_slot(folders: Path) -> None:
     model = local(folders / "decoder", batch=1, queue=1)
     await model.start()
+    writer: Slots = model._writer  # type: ignore[attr-defined]
+    step, go = writer._running.step, threading.Event()
+
+    def held() -> list[Drawn]:
+        assert go.wait(60)
+        return step()
+
+    writer._running.step = held  # type: ignore[method-assign]
     body = {"model": "m", "prompt": "x", "max_tokens": 80, "temperature": 0.9, "seed": 2}
-    reply = await model.answer(call_of("completions", body | {"stream": True}))
+    first = asyncio.create_task(model.answer(call_of("completions", body | {"stream": True})))
+    await until(lambda: len(writer._seats) == 1)
     waits = asyncio.create_task(model.answer(call_of("completions", body | {"max_tokens": 2})))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(writer._waiting) == 1)
     full = await refused(model, "completions", **body)
+    go.set()
+    reply = await first
     assert (full.status, full.code) == (429, "queue_full")
     assert full.retry_after is not None
     assert reply.events is not None
