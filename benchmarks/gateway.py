@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -116,6 +117,8 @@ def one_server(
         load(server.port, 16, 600, asked["plain"], server.key, requests=max(plan.memory // 10, 1))
         before, cpu = server.resident_mib(), server.cpu_s()
         seen = load(server.port, 16, 600, asked["plain"], server.key, requests=plan.memory)
+        if seen.errors:
+            print(f"{seen.errors} requests were refused; the first: {seen.first_error}", file=sys.stderr, flush=True)
         yield row_of(name, "memory", 16, seen, seen, server.cpu_s() - cpu, (before, server.resident_mib()))
 
 

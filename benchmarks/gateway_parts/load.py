@@ -35,6 +35,8 @@ class Measured:
     errors: int
     p50_ms: float
     p99_ms: float
+    first_error: str = ""
+    """What was answered to the first request that went wrong: its beginning, where our own client asked."""
 
     @property
     def per_second(self) -> float:
@@ -63,6 +65,7 @@ class Run:
         self.end, self.left = end, most
         self.times: list[float] = []
         self.errors = 0
+        self.first_error = ""
 
     def another(self) -> bool:
         """Whether one more request may be sent."""
@@ -118,6 +121,8 @@ class Client(asyncio.Protocol):
         self._waiting = False
         self._run.times.append(time.perf_counter() - self._began)
         self._run.errors += not good
+        if not good and not self._run.first_error:
+            self._run.first_error = self._got[:1000].decode(errors="replace")
 
 
 async def measure(port: int, connections: int, seconds: float, body: bytes, requests: int | None) -> Measured:
@@ -135,7 +140,7 @@ async def measure(port: int, connections: int, seconds: float, body: bytes, requ
     await asyncio.wait_for(asyncio.gather(*(client.over for _, client in made)), seconds + 100)
     took = time.perf_counter() - began
     cuts = statistics.quantiles(run.times, n=100) if len(run.times) > 1 else [0.0] * 99
-    return Measured(len(run.times), took, run.errors, cuts[49] * 1e3, cuts[98] * 1e3)
+    return Measured(len(run.times), took, run.errors, cuts[49] * 1e3, cuts[98] * 1e3, run.first_error)
 
 
 if __name__ == "__main__":
