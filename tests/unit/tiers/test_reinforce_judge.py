@@ -70,7 +70,14 @@ def test_scores_are_shares_of_the_range_and_cut_answers_are_not_asked_about(tmp_
     assert work.engines.spent.requests == 2
 
 
-@pytest.mark.parametrize(("rubric", "word"), [(RUBRIC, "Judge the answer"), ("好的回答以大于四的数字开头。", "请评判")])
+@pytest.mark.parametrize(
+    ("rubric", "word"),
+    [
+        (RUBRIC, "Judge the answer"),
+        ("Good answers say in plain English what 包裹 means.", "Judge the answer"),
+        ("好的回答以大于四的数字开头，称为 good。", "请评判"),
+    ],
+)
 def test_the_judge_is_asked_in_the_rubrics_language(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rubric: str, word: str
 ) -> None:

@@ -148,7 +148,9 @@ class Reinforcer:
             ended = self._judge(rollouts, row)
             self._learn([one for one, said in zip(experiences, rollouts, strict=True) if not (masked and said.cut)])
         except TrainingError as error:
-            raise TrainingError(error.message, remedy=f"{error.remedy}; {self._kept_good()}") from error
+            # The newest checkpoint has the weights that drew these answers: the one before it drew sound ones.
+            good = self.checkpoints.good(self.iteration)
+            raise TrainingError(error.message, remedy=f"{error.remedy}; {good}") from error
         row |= self._read()
         if self.config.kl.target is not None:
             self.coefficient = adapted(self.coefficient, row["kl"], self.config.kl.target)
@@ -259,11 +261,6 @@ class Reinforcer:
         self.progress.update(self.iteration, self.config.loop.iterations, **row)
 
     # ---- state
-
-    def _kept_good(self) -> str:
-        """Where the last weights lie that drew sound answers: not those of the newest checkpoint, which drew these."""
-        good = [step for step in self.checkpoints.steps() if step < self.iteration]
-        return f"the last good checkpoint is {self.checkpoints.path(good[-1])}" if good else "no checkpoint was good"
 
     def _save(self) -> Path:
         return self.checkpoints.save(self.iteration, self._state())
