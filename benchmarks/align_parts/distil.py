@@ -31,7 +31,7 @@ from nacre.train.objectives.distil import Distil, Teacher
 Measure = Callable[[str, str, int, dict[str, np.ndarray], float], Iterator[dict[str, Any]]]
 Rows = list[dict[str, Any]]
 # As in recipes/distil.yaml, with fewer epochs.
-EPOCHS, LAYERS = int(os.environ.get("DISTIL_EPOCHS", "4")), 2
+EPOCHS, LAYERS = int(os.environ.get("DISTIL_EPOCHS", "6")), 2
 ONLY = os.environ.get("DISTIL_ONLY", "")  # `with` or `without` a teacher
 HOW = DistilConfig("forward", temperature=2.0, share=0.9, cache=True)
 TEXTS = ClassifyConfig(context=64)
